@@ -1,0 +1,164 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rules
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// module is the path of the main module; directories below it are packages.
+const module = "github.com/manifold-grpc/manifold"
+
+// A layer says what the packages below one directory may import beside the
+// standard library. Patterns are import paths; a trailing "/..." also takes
+// everything below. Paths that start with "./" are relative to the module.
+type layer struct {
+	dir   string   // directory from the module's root, "/..." as above
+	allow []string // imports of all files
+	tests []string // further imports of _test.go files
+}
+
+// The dependencies of the public packages are grpc and protobuf. The engine may
+// take hpack too, and in its tests http2's Framer as a second opinion.
+const (
+	hpack    = "golang.org/x/net/http2/hpack"
+	http2    = "golang.org/x/net/http2"
+	grpc     = "google.golang.org/grpc/..."
+	protobuf = "google.golang.org/protobuf/..."
+	goleak   = "go.uber.org/goleak"
+)
+
+// layers is the whole table. The first layer whose directory matches decides,
+// and a package that matches none is an error: a new package gets its line here.
+var layers = []layer{
+	{dir: "internal/h2/...", allow: []string{"./internal/h2/...", hpack}, tests: []string{goleak, http2}},
+	{dir: "proxy/...", allow: []string{"./proxy/...", grpc, protobuf}, tests: []string{goleak}},
+	{dir: "internal/rules"},
+}
+
+// A violation is one import that the table does not allow, or one file whose own
+// package is not in the table.
+type violation struct{ file, pkg, why string }
+
+func (v violation) String() string {
+	return fmt.Sprintf("%s: package %q: %s", v.file, v.pkg, v.why)
+}
+
+// violations returns what the files have that table does not allow.
+func violations(files []sourceFile, table []layer) []violation {
+	var found []violation
+	for _, f := range files {
+		l, ok := layerOf(path.Dir(f.name), table)
+		if !ok {
+			found = append(found, violation{f.name, path.Dir(f.name), "no layer in the table takes it"})
+			continue
+		}
+		for _, imported := range f.imports() {
+			switch {
+			case standard(imported) || matchesAny(l.allow, imported):
+			case f.test() && matchesAny(l.tests, imported):
+			default:
+				found = append(found, violation{f.name, imported, "no import for " + l.dir})
+			}
+		}
+	}
+	return found
+}
+
+// layerOf returns the first layer of table that covers dir.
+func layerOf(dir string, table []layer) (layer, bool) {
+	i := slices.IndexFunc(table, func(l layer) bool { return matches(l.dir, dir) })
+	if i < 0 {
+		return layer{}, false
+	}
+	return table[i], true
+}
+
+// standard reports whether an import path is of the standard library: those
+// have no dot in their first element.
+func standard(imported string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	return !strings.Contains(first, ".")
+}
+
+func matchesAny(patterns []string, imported string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		if rest, ok := strings.CutPrefix(p, "./"); ok {
+			p = path.Join(module, rest)
+		}
+		return matches(p, imported)
+	})
+}
+
+func matches(pattern, s string) bool {
+	parent, tree := strings.CutSuffix(pattern, "/...")
+	return s == parent || tree && strings.HasPrefix(s, parent+"/")
+}
+
+func TestImports(t *testing.T) {
+	t.Parallel()
+	files := mainModule(load(t, repository()))
+	if len(files) == 0 {
+		t.Fatal("found no source files: the test reads the wrong directory")
+	}
+	for _, v := range violations(files, layers) {
+		t.Error(v)
+	}
+}
+
+// A line of the table for a directory that is gone would allow its imports to
+// whoever takes the name next.
+func TestLayersExist(t *testing.T) {
+	t.Parallel()
+	root := repository()
+	for _, l := range layers {
+		if _, err := fs.Stat(root, strings.TrimSuffix(l.dir, "/...")); err != nil {
+			t.Errorf("layer %s: %v", l.dir, err)
+		}
+	}
+}
+
+func TestViolations(t *testing.T) {
+	t.Parallel()
+	table := []layer{
+		{dir: "a/inner", allow: []string{"./b"}},
+		{dir: "a/...", allow: []string{"./a/inner", "example.org/x/..."}, tests: []string{goleak}},
+		{dir: "b"},
+	}
+	tests := []struct {
+		name, file, imported string
+		ok                   bool
+	}{
+		{"standard library", "b/b.go", "net/http", true},
+		{"listed package", "a/a.go", module + "/a/inner", true},
+		{"listed tree", "a/a.go", "example.org/x/y", true},
+		{"root of a listed tree", "a/a.go", "example.org/x", true},
+		{"subpackage of a layer", "a/deep/a.go", "example.org/x", true},
+		{"neighbour of a listed tree", "a/a.go", "example.org/xy", false},
+		{"package beside", "a/a.go", module + "/b", false},
+		{"below a package listed alone", "a/a.go", module + "/a/inner/deeper", false},
+		{"first layer decides", "a/inner/a.go", "example.org/x", false},
+		{"third party", "b/b.go", "golang.org/x/net/http2", false},
+		{"for tests, in a test", "a/a_test.go", goleak, true},
+		{"for tests, outside of one", "a/a.go", goleak, false},
+		{"no layer", "c/c.go", "net/http", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			source := fmt.Sprintf("package p\n\nimport _ %q\n", tt.imported)
+			files := load(t, fstest.MapFS{tt.file: {Data: []byte(source)}})
+			got := violations(files, table)
+			if ok := len(got) == 0; ok != tt.ok {
+				t.Errorf("%s importing %s: allowed = %t, want %t (%v)", tt.file, tt.imported, ok, tt.ok, got)
+			}
+		})
+	}
+}
