@@ -33,6 +33,9 @@ const (
 	grpc     = "google.golang.org/grpc/..."
 	protobuf = "google.golang.org/protobuf/..."
 	goleak   = "go.uber.org/goleak"
+
+	// rpcProtos are google.rpc.Status and the standard error details.
+	rpcProtos = "google.golang.org/genproto/googleapis/rpc/..."
 )
 
 // layers is the whole table. The first layer whose directory matches decides,
@@ -40,6 +43,8 @@ const (
 var layers = []layer{
 	{dir: "internal/h2/...", allow: []string{"./internal/h2/...", hpack}, tests: []string{goleak, http2}},
 	{dir: "proxy/...", allow: []string{"./proxy/...", grpc, protobuf}, tests: []string{goleak}},
+	{dir: "internal/certtest"},
+	{dir: "internal/sample/...", allow: []string{"./internal/sample/...", grpc, protobuf, rpcProtos}, tests: []string{"./internal/certtest", goleak}},
 	{dir: "internal/rules"},
 }
 
