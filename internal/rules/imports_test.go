@@ -42,7 +42,7 @@ const (
 // and a package that matches none is an error: a new package gets its line here.
 var layers = []layer{
 	{dir: "internal/h2/...", allow: []string{"./internal/h2/...", hpack}, tests: []string{goleak, http2}},
-	{dir: "proxy/...", allow: []string{"./proxy/...", grpc, protobuf}, tests: []string{goleak}},
+	{dir: "proxy/...", allow: []string{"./proxy/...", grpc, protobuf}, tests: []string{goleak, rpcProtos}},
 	{dir: "internal/certtest"},
 	{dir: "internal/sample/...", allow: []string{"./internal/sample/...", grpc, protobuf, rpcProtos}, tests: []string{"./internal/certtest", goleak}},
 	{dir: "internal/rules"},
