@@ -1,0 +1,215 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package hpack
+
+// protocolTableSize is the size of both tables before SETTINGS and size updates
+// change it (RFC 9113 section 6.5.2).
+const protocolTableSize = 4096
+
+// maxScratch is how much of the scratch buffer a decoder keeps between blocks.
+const maxScratch = 4096
+
+// Decoder turns the header blocks of one connection into fields. Only one
+// goroutine may use it, the one that reads the connection.
+//
+// What it keeps is bounded: the dynamic table holds at most the allowed size,
+// whose strings pin at most pinFactor times as much, and 4 KiB of scratch.
+type Decoder struct {
+	table    table
+	allowed  uint32 // our SETTINGS_HEADER_TABLE_SIZE
+	shrink   bool   // the next block must begin with a size update
+	overList *ListError
+	overN    *ListError
+	err      *DecodeError // once set, the connection is lost
+
+	// Of the block being decoded.
+	block []byte
+	i     int        // offset of the next octet
+	dst   []Field    // the caller's fields and those decoded so far
+	base  int        // len(dst) at the start
+	list  uint64     // size of the header list so far
+	over  *ListError // set as soon as the list is over a limit
+
+	// Literals wait in scratch until settle makes them strings, all of them
+	// with one allocation.
+	scratch []byte
+	pending []literal
+	settled uint64 // entries of the table below this number have their strings
+}
+
+// literal is a field whose octets are in scratch: its name, unless that came by
+// index, from name to value, and its value from value to end.
+type literal struct {
+	name, value, end int
+	field            int    // its place in dst, or -1
+	entry            uint64 // its number in the table, if inserted
+	inserted         bool
+	named            bool // the name came by index
+}
+
+// maxPending bounds the literals that wait, and so what a decoder keeps for them
+// between blocks.
+const maxPending = 64
+
+// pinFactor bounds how much larger than its entry a string may be that an entry
+// of the dynamic table shares with the rest of its block.
+const pinFactor = 4
+
+// NewDecoder returns a decoder whose peer may use a dynamic table of up to
+// maxTable octets. That is 4096 before the peer has acknowledged our SETTINGS;
+// use SetMaxTableSize then if we announced something else.
+func NewDecoder(maxTable uint32) *Decoder {
+	return &Decoder{
+		allowed: maxTable,
+		table:   table{max: min(maxTable, protocolTableSize)},
+	}
+}
+
+// SetMaxTableSize sets the allowed size of the dynamic table. It is called when
+// the peer acknowledges a SETTINGS frame with a new SETTINGS_HEADER_TABLE_SIZE,
+// between blocks. If the table must shrink, the next block has to begin with a
+// size update (RFC 9113 section 4.3.1).
+func (d *Decoder) SetMaxTableSize(n uint32) {
+	d.allowed = n
+	d.shrink = d.table.max > n
+}
+
+// SetLimits bounds the header list of a block: its size as RFC 9113 section
+// 6.5.2 counts it (name, value and 32 for each field), and the number of
+// fields. 0 means no limit. It is called between blocks.
+func (d *Decoder) SetLimits(maxListBytes uint32, maxFields int) {
+	d.overList, d.overN = nil, nil
+	if maxListBytes > 0 {
+		d.overList = &ListError{"header_list_bytes", uint64(maxListBytes)}
+	}
+	if maxFields > 0 {
+		d.overN = &ListError{"header_list_fields", uint64(maxFields)}
+	}
+}
+
+// Decode appends the fields of one complete header block to dst. The strings
+// are immutable and may be kept, also when dst and block are used again.
+//
+// If the list goes over a limit, Decode reads the block to its end, so that the
+// table stays in step with the peer's, and returns the fields that came before
+// the one too many with a *ListError. Decoder and connection remain good.
+//
+// Any other error is a *DecodeError; dst comes back without new fields, the
+// connection is to be closed with COMPRESSION_ERROR, and every later call fails
+// with the same error.
+func (d *Decoder) Decode(dst []Field, block []byte) ([]Field, error) {
+	if d.err != nil {
+		return dst, d.err
+	}
+	d.block, d.i, d.dst, d.base, d.list, d.over = block, 0, dst, len(dst), 0, nil
+	reason := d.updates()
+	for reason == "" && d.i < len(d.block) {
+		reason = d.field()
+	}
+	d.settle()
+	fields, over := d.dst, d.over
+	d.block, d.dst = nil, nil // not ours
+	if cap(d.scratch) > maxScratch {
+		d.scratch = nil
+	}
+	if reason != "" {
+		d.err = &DecodeError{Reason: reason, Offset: d.i}
+		return fields[:len(dst)], d.err
+	}
+	if over != nil {
+		return fields, over
+	}
+	return fields, nil
+}
+
+// updates reads the size updates at the start of the block. There are at most
+// two, because an encoder need only say the lowest and the last of several
+// changes (RFC 7541 section 4.2).
+func (d *Decoder) updates() (reason string) {
+	n := 0
+	for ; d.i < len(d.block) && d.block[d.i]&0xe0 == 0x20; n++ {
+		if n == 2 {
+			return reasonUpdateCount
+		}
+		size, next, reason := readInt(d.block, d.i, 5)
+		if reason != "" {
+			return reason
+		}
+		d.i = next
+		if size > d.allowed {
+			return reasonUpdateSize
+		}
+		d.table.setMax(size)
+		d.shrink = false
+	}
+	if d.shrink {
+		return reasonUpdateMissing
+	}
+	return ""
+}
+
+// field reads one field (RFC 7541 section 6).
+func (d *Decoder) field() (reason string) {
+	switch c := d.block[d.i]; {
+	case c >= 0x80:
+		return d.indexed()
+	case c >= 0x40:
+		return d.literal(6, true, false)
+	case c >= 0x20:
+		return reasonUpdatePosition
+	default:
+		return d.literal(4, false, c >= 0x10)
+	}
+}
+
+// indexed reads a field that is wholly in a table (RFC 7541 section 6.1).
+func (d *Decoder) indexed() (reason string) {
+	var index uint32
+	if index, d.i, reason = readInt(d.block, d.i, 7); reason != "" {
+		return reason
+	}
+	name, value, reason := d.lookup(index)
+	if reason != "" {
+		return reason
+	}
+	if d.count(len(name) + len(value)) {
+		d.dst = append(d.dst, Field{Name: name, Value: value})
+	}
+	return ""
+}
+
+// lookup returns the entry with the given index (RFC 7541 section 2.3.3).
+func (d *Decoder) lookup(index uint32) (name, value, reason string) {
+	if index <= staticLen {
+		if index == 0 {
+			return "", "", reasonIndex
+		}
+		return static[index].Name, static[index].Value, ""
+	}
+	k := d.table.next + staticLen - uint64(index)
+	if !d.table.live(k) {
+		return "", "", reasonIndex
+	}
+	if k >= d.settled {
+		d.settle()
+	}
+	e := d.table.at(k)
+	return e.name, e.value, ""
+}
+
+// count adds a field of n octets to the header list and says whether it is to
+// be kept. Once the list is over a limit, nothing is.
+func (d *Decoder) count(n int) bool {
+	if d.over != nil {
+		return false
+	}
+	d.list += uint64(n) + fieldOverhead
+	switch {
+	case d.overList != nil && d.list > d.overList.Max:
+		d.over = d.overList
+	case d.overN != nil && uint64(len(d.dst)-d.base) >= d.overN.Max:
+		d.over = d.overN
+	}
+	return d.over == nil
+}
