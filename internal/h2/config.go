@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+)
+
+// Config holds the limits of a connection. The zero value of each field means
+// its default; the defaults are those of a listener that faces the Internet.
+// A Config is read only after its first use.
+type Config struct {
+	// Client says that this end opens the streams.
+	Client bool
+
+	// MaxConcurrentStreams bounds the streams that the peer may have open at
+	// once (server only). Default 100, as RFC 9113 section 6.5.2 recommends at least.
+	MaxConcurrentStreams uint32
+
+	// MaxHeaderBytes bounds a header list, counted as RFC 9113 section 6.5.2
+	// says, and MaxHeaderFields its number of fields. Defaults 16 KiB and 128.
+	MaxHeaderBytes  uint32
+	MaxHeaderFields int
+
+	// HeaderTableSize bounds the HPACK table that the peer may use towards us,
+	// in octets. Default 4096.
+	HeaderTableSize uint32
+
+	// StreamWindow is the receive window a stream starts with, MaxStreamWindow
+	// what it may grow to when the round-trip time asks for it. Octets.
+	// Defaults 64 KiB and 1 MiB.
+	StreamWindow    uint32
+	MaxStreamWindow uint32
+
+	// MaxGrowth bounds how much the streams of one connection may together be
+	// granted beyond StreamWindow each. Octets. Default 8 MiB.
+	MaxGrowth int64
+
+	// ConnWindow is the receive window of the connection, granted on receipt.
+	// Octets. Default 1 MiB.
+	ConnWindow uint32
+
+	// HighWater is the number of octets in the write buffer from which on DATA
+	// waits in the queue of its stream. Default 256 KiB.
+	HighWater int
+
+	// MaxControlFrames bounds the frames that answer the peer (SETTINGS and PING
+	// acknowledgements, RST_STREAM) and wait to be written. Default 1000.
+	MaxControlFrames int
+
+	// MaxResets premature stream resets, if they are over half of all, within
+	// ResetPeriod end the connection. Premature: before a response began,
+	// or provoked by breaking a rule. Defaults 200 and 10 s. Server only.
+	MaxResets   int
+	ResetPeriod time.Duration
+
+	// Patience is the number of useless frames (see Conn.glitch) that a peer
+	// may send beyond what its useful ones earn. Default 1000.
+	Patience int
+
+	// MinPingInterval and three strikes bound the PINGs of an idle peer
+	// (gRFC A8's server side). Default 10 s. Server only.
+	MinPingInterval time.Duration
+
+	// SettingsTimeout bounds the time to the peer's preface and first SETTINGS
+	// frame. Default 10 s.
+	SettingsTimeout time.Duration
+
+	// IdleTimeout ends a connection without streams; MaxAge (give or take a tenth)
+	// drains any, and MaxAgeGrace later cuts what is left. 0 means never for each.
+	IdleTimeout, MaxAge, MaxAgeGrace time.Duration
+
+	// KeepaliveTime without any octet from the peer sends a PING, and
+	// KeepaliveTimeout (default 20 s) without any octet after it ends the connection.
+	// 0 means no PINGs.
+	KeepaliveTime, KeepaliveTimeout time.Duration
+
+	// WriteTimeout ends a connection whose socket accepted nothing for so
+	// long although data waited. Default 30 s.
+	WriteTimeout time.Duration
+
+	// Budget bounds the octets queued for slow receivers by all connections that
+	// share it. nil means no bound.
+	Budget *Budget
+}
+
+// pingStrikes is how many early PINGs are forgiven.
+const pingStrikes = 3
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// withDefaults returns a copy of c with every zero field set.
+func (c Config) withDefaults() Config {
+	def(&c.MaxConcurrentStreams, 100)
+	def(&c.MaxHeaderBytes, 16<<10)
+	def(&c.MaxHeaderFields, 128)
+	def(&c.HeaderTableSize, 4096)
+	def(&c.StreamWindow, 64<<10)
+	def(&c.MaxStreamWindow, 1<<20)
+	c.MaxStreamWindow = max(c.MaxStreamWindow, c.StreamWindow)
+	def(&c.MaxGrowth, 8<<20)
+	def(&c.ConnWindow, 1<<20)
+	c.ConnWindow = max(c.ConnWindow, frame.InitialWindow)
+	def(&c.HighWater, 256<<10)
+	def(&c.MaxControlFrames, 1000)
+	def(&c.MaxResets, 200)
+	def(&c.ResetPeriod, 10*time.Second)
+	def(&c.Patience, 1000)
+	def(&c.MinPingInterval, 10*time.Second)
+	def(&c.SettingsTimeout, 10*time.Second)
+	def(&c.KeepaliveTimeout, 20*time.Second)
+	def(&c.WriteTimeout, 30*time.Second)
+	return c
+}
+
+// settings are what we tell the peer first.
+func (c *Config) settings() []frame.Setting {
+	s := []frame.Setting{
+		{ID: frame.SettingInitialWindowSize, Value: c.StreamWindow},
+		{ID: frame.SettingMaxHeaderListSize, Value: c.MaxHeaderBytes},
+	}
+	if c.HeaderTableSize != 4096 {
+		s = append(s, frame.Setting{ID: frame.SettingHeaderTableSize, Value: c.HeaderTableSize})
+	}
+	if c.Client {
+		return append(s, frame.Setting{ID: frame.SettingEnablePush, Value: 0})
+	}
+	return append(s, frame.Setting{ID: frame.SettingMaxConcurrentStreams, Value: c.MaxConcurrentStreams})
+}

@@ -1,0 +1,196 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"crypto/tls"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// A Conn is one end of an HTTP/2 connection. Make it with [New] and run it with
+// [Conn.Serve]. Methods are safe for concurrent use unless they say otherwise.
+type Conn struct {
+	// Immutable.
+	cfg    Config
+	events Events
+	t      transport
+	start  time.Time
+	age    time.Duration // from which on it drains; MaxAge give or take a tenth
+
+	// Owned by the read loop.
+	in          reader
+	dec         *hpack.Decoder
+	fields      []hpack.Field
+	block       headerBlock
+	batch       Batch
+	now         time.Time // when the input at hand arrived
+	abuse       abuse
+	gotSettings bool
+
+	lastRead atomic.Int64   // Unix nanoseconds of the last input
+	ended    chan struct{}  // closed when Serve is about to return
+	writers  sync.WaitGroup // the goroutine in drainOut
+
+	mu sync.Mutex
+	// Guarded by mu: the table of streams.
+	streams   map[uint32]*Stream
+	active    int
+	lastPeer  uint32 // the highest identifier of the peer's streams
+	nextID    uint32 // of our own next stream
+	resets    idRing // those that we reset last
+	gone      bool   // takes no new streams: GOAWAY received, or closed
+	closed    bool
+	err       error     // first reason for the end
+	notify    bool      // tell Events.Free
+	emptied   time.Time // when the last stream went
+	drain     drainState
+	growth    int64 // granted beyond the initial windows
+	rtt       rtt
+	keepalive keepalive
+
+	// Guarded by mu: the write side.
+	out        []byte // frames to write
+	spare      []byte
+	appended   int64 // octets ever put into out
+	flushed    int64 // octets ever accepted by the socket
+	writing    bool  // somebody writes
+	wroteAt    time.Time
+	dirty      bool
+	control    int // frames in out that answer the peer
+	dataSent   int // DATA frames since abuse last looked
+	enc        *hpack.Encoder
+	ready      readyList
+	sendWindow int64
+	recvWindow int64
+	connCredit int64 // received and not granted again yet
+	peer       peerSettings
+}
+
+// peerSettings are what the peer asked for in SETTINGS.
+type peerSettings struct {
+	ready      bool // the first SETTINGS frame came
+	seen       bool // and had MAX_CONCURRENT_STREAMS
+	maxStreams uint32
+	window     int64
+	maxFrame   int
+}
+
+// New returns a connection over nc, which it owns from now on. events gets what
+// happens once [Conn.Serve] runs.
+func New(nc net.Conn, cfg Config, events Events) *Conn {
+	c := &Conn{
+		cfg:     cfg.withDefaults(),
+		events:  events,
+		start:   time.Now(),
+		ended:   make(chan struct{}),
+		streams: make(map[uint32]*Stream),
+		nextID:  1,
+		enc:     hpack.NewEncoder(),
+		peer: peerSettings{
+			maxStreams: 100, // until SETTINGS tell, as RFC 9113 section 6.5.2 lets us guess
+			window:     frame.InitialWindow,
+			maxFrame:   frame.MinMaxFrameSize,
+		},
+		sendWindow: frame.InitialWindow,
+	}
+	c.age = c.cfg.MaxAge - c.cfg.MaxAge/10 + rand.N(c.cfg.MaxAge/5+1)
+	c.t.init(nc)
+	c.in.t = &c.t
+	c.dec = hpack.NewDecoder(c.cfg.HeaderTableSize)
+	c.dec.SetLimits(c.cfg.MaxHeaderBytes, c.cfg.MaxHeaderFields)
+	c.abuse.init(&c.cfg, c.start)
+	c.lastRead.Store(c.start.UnixNano())
+	c.emptied, c.wroteAt = c.start, c.start
+	c.recvWindow = int64(c.cfg.ConnWindow)
+	c.greet()
+	return c
+}
+
+// greet puts the connection preface (RFC 9113 section 3.4) into the write buffer.
+func (c *Conn) greet() {
+	if c.cfg.Client {
+		c.out = append(c.out, frame.ClientPreface...)
+	}
+	c.out = frame.AppendSettings(c.out, c.cfg.settings()...)
+	if more := c.cfg.ConnWindow - frame.InitialWindow; more > 0 {
+		c.out = frame.AppendWindowUpdate(c.out, 0, more)
+	}
+	c.appended = int64(len(c.out))
+}
+
+// NetConn returns the underlying connection, for its addresses.
+func (c *Conn) NetConn() net.Conn { return c.t.nc }
+
+// TLS returns the state of the TLS connection, or nil without TLS.
+func (c *Conn) TLS() *tls.ConnectionState {
+	if t, ok := c.t.nc.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		st := t.ConnectionState()
+		return &st
+	}
+	return nil
+}
+
+// Load returns the number of open streams and how many more [Conn.Open] takes now.
+func (c *Conn) Load() (active, room int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active, c.openable()
+}
+
+// openable returns how many streams may be opened. mu is held.
+func (c *Conn) openable() int {
+	if c.gone || c.closed || c.nextID > maxStreamID {
+		return 0
+	}
+	return max(0, int(min(c.peer.maxStreams, 1<<30))-c.active)
+}
+
+// NotifyFree asks for one [Events.Free]: when b is flushed if a stream can be opened
+// by now, else when one is removed.
+func (c *Conn) NotifyFree(b *Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.openable() > 0 {
+		b.free = append(b.free, c)
+		return
+	}
+	c.notify = true
+}
+
+// Preread hands over octets of the peer that were read before. Call it before Serve.
+func (c *Conn) Preread(p []byte) {
+	c.in.attach()
+	c.in.w = copy(c.in.data[:], p)
+}
+
+// Retired reports whether the connection takes no new streams any more.
+func (c *Conn) Retired() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone || c.closed || c.nextID > maxStreamID
+}
+
+// Close ends the connection at once. Its streams get their End from Serve.
+func (c *Conn) Close() { c.kill(ErrClosed) }
+
+// kill ends the connection from outside of the read loop.
+func (c *Conn) kill(err error) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = err
+	}
+	c.gone = true
+	c.mu.Unlock()
+	c.t.nc.Close() //nolint:errcheck // nobody to tell; the read loop ends by it
+}
+
+// Done is closed when Serve has told everything and returns.
+func (c *Conn) Done() <-chan struct{} { return c.ended }

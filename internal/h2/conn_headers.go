@@ -1,0 +1,218 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"errors"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// headerBlock is a header block on its way in over several frames.
+type headerBlock struct {
+	open   bool
+	id     uint32
+	end    bool // END_STREAM
+	self   *frame.Error
+	data   []byte
+	frames int
+}
+
+// maxContinuations bounds the frames of one block: more only serve an attack
+// (CVE-2024-27316 and its family).
+const maxContinuations = 32
+
+func (c *Conn) onHeaders(h frame.Header, p []byte) *frame.Error {
+	fragment, _, _, ferr := frame.HeadersFragment(h, p)
+	if ferr != nil && ferr.Connection() {
+		return ferr
+	}
+	// A stream error must wait: the block has to be decoded first.
+	if h.Flags.Has(frame.FlagEndHeaders) {
+		return c.onBlock(h.StreamID, h.Flags.Has(frame.FlagEndStream), fragment, ferr)
+	}
+	b := &c.block
+	*b = headerBlock{open: true, id: h.StreamID, end: h.Flags.Has(frame.FlagEndStream), self: ferr, data: append(b.data[:0], fragment...)}
+	if len(fragment) == 0 {
+		return c.glitch("empty_headers")
+	}
+	return nil
+}
+
+func (c *Conn) onContinuation(h frame.Header, p []byte) *frame.Error {
+	b := &c.block
+	b.frames++
+	b.data = append(b.data, p...)
+	if b.frames > maxContinuations || len(b.data) > 2*int(c.cfg.MaxHeaderBytes) {
+		return &frame.Error{Code: frame.EnhanceYourCalm, Reason: "continuation_flood",
+			Detail: "header block goes over twice the limit of header lists"}
+	}
+	if !h.Flags.Has(frame.FlagEndHeaders) {
+		if len(p) == 0 {
+			return c.glitch("empty_continuation")
+		}
+		return nil
+	}
+	b.open = false
+	ferr := c.onBlock(b.id, b.end, b.data, b.self)
+	if cap(b.data) > 4<<10 {
+		b.data = nil
+	}
+	return ferr
+}
+
+// onBlock decodes a complete header block; self is an error of its frame that ends
+// the stream only. Every block is decoded, also of dead streams: the table must keep step.
+func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *frame.Error {
+	fields, err := c.dec.Decode(c.fields[:0], block)
+	c.fields = fields
+	head := Head{Fields: fields, EndStream: end}
+	if err != nil {
+		var tooLarge *hpack.ListError
+		if !errors.As(err, &tooLarge) {
+			// RFC 9113 section 4.3.
+			return &frame.Error{Code: frame.CompressionError, Reason: "hpack", Detail: err.Error()}
+		}
+		head.TooLarge = err
+	}
+	c.mu.Lock()
+	s := c.streams[id]
+	if s == nil && !c.cfg.Client && id&1 == 1 && id > c.lastPeer {
+		return c.openPeer(id, head, self) // unlocks
+	}
+	var ferr *frame.Error
+	if s == nil || s.recvEnded {
+		ferr = c.strayBlock(id)
+		c.mu.Unlock()
+		return ferr
+	}
+	c.mu.Unlock()
+	if self != nil {
+		return self
+	}
+	if c.cfg.Client && !s.gotHeaders {
+		return c.onResponse(s, head)
+	}
+	return c.onTrailers(s, head)
+}
+
+// strayBlock judges a header block for a stream that takes none. mu is held.
+func (c *Conn) strayBlock(id uint32) *frame.Error {
+	if !c.cfg.Client && id&1 == 0 {
+		// Section 5.1.1: clients use odd identifiers.
+		return &frame.Error{Code: frame.ProtocolError, Reason: "even_stream_id", Detail: "HEADERS frame of a client on an even stream"}
+	}
+	if ferr := c.stray(frame.Header{Type: frame.TypeHeaders, StreamID: id}); ferr != nil {
+		if c.streams[id] == nil && !ferr.Connection() {
+			// Section 5.1.1: a used identifier must not come again.
+			ferr.StreamID, ferr.Reason = 0, "stream_id_reused"
+		}
+		return ferr
+	}
+	return nil
+}
+
+// openPeer opens the peer's stream id. mu is held, and released.
+func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
+	c.lastPeer = id
+	if c.drain.final {
+		// Section 6.8: frames on streams above the GOAWAY's last identifier are ignored.
+		c.mu.Unlock()
+		return c.glitch("stream_after_goaway")
+	}
+	full := c.active >= int(c.cfg.MaxConcurrentStreams)
+	c.mu.Unlock()
+	if self == nil && head.TooLarge == nil {
+		self = checkRequest(head.Fields, id)
+	}
+	if self != nil {
+		return self
+	}
+	var s *Stream
+	if !full {
+		s = c.events.NewStream(c)
+	}
+	if s == nil {
+		return c.refuse(id)
+	}
+	c.mu.Lock()
+	c.register(s, id)
+	if head.EndStream {
+		s.recvEnded = true
+	}
+	c.abuse.pingStrikes = 0
+	c.mu.Unlock()
+	s.gotHeaders = true
+	s.bodyLeft = contentLength(head.Fields)
+	if head.EndStream && s.bodyLeft > 0 {
+		return lengthError(id)
+	}
+	c.earn(2)
+	c.events.Headers(s, &c.batch, head)
+	return nil
+}
+
+// refuse answers one stream too many (section 5.1.2).
+func (c *Conn) refuse(id uint32) *frame.Error {
+	c.mu.Lock()
+	c.resets.add(id)
+	c.put(frame.AppendRST(c.buffer(), id, frame.RefusedStream))
+	c.control++
+	c.batch.touch(c)
+	c.mu.Unlock()
+	if ferr := c.glitch("refused_stream"); ferr != nil {
+		return ferr
+	}
+	return c.settleControl()
+}
+
+// onResponse handles the header block that opens a response, or an interim one.
+func (c *Conn) onResponse(s *Stream, head Head) *frame.Error {
+	if head.TooLarge == nil {
+		interim, ferr := checkResponse(head.Fields, s.id)
+		if ferr == nil && interim && head.EndStream {
+			ferr = malformed(s.id, "interim_end", "interim response with END_STREAM")
+		}
+		if ferr != nil {
+			return ferr
+		}
+		if interim {
+			c.events.Headers(s, &c.batch, head)
+			return c.glitch("interim_response")
+		}
+	}
+	s.gotHeaders = true
+	c.earn(2)
+	c.deliver(s, head)
+	return nil
+}
+
+// onTrailers handles the header block that ends a message.
+func (c *Conn) onTrailers(s *Stream, head Head) *frame.Error {
+	if !head.EndStream {
+		// Section 8.1: the block after DATA has END_STREAM.
+		return malformed(s.id, "trailers_without_end", "second header block without END_STREAM")
+	}
+	if head.TooLarge == nil {
+		if ferr := checkTrailers(head.Fields, s.id); ferr != nil {
+			return ferr
+		}
+	}
+	if s.bodyLeft > 0 {
+		return lengthError(s.id)
+	}
+	c.deliver(s, head)
+	return nil
+}
+
+// deliver tells the owner of a checked block.
+func (c *Conn) deliver(s *Stream, head Head) {
+	if head.EndStream {
+		c.mu.Lock()
+		c.endRecv(&c.batch, s)
+		c.mu.Unlock()
+	}
+	c.events.Headers(s, &c.batch, head)
+}

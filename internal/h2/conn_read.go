@@ -1,0 +1,251 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+)
+
+// lingerTime is how long a connection that we end is still read, and what it brings thrown
+// away: closing it with unread input would reset it and lose our GOAWAY.
+const lingerTime = 500 * time.Millisecond
+
+// Serve reads the connection until it ends, and tells the owner all that
+// happens. It returns why it ended: io.EOF, a *[frame.Error] of the peer, an error of this package, or
+// one of the socket. By then the socket is closed, every stream had its end,
+// and no goroutine of the connection is left. Call it once.
+func (c *Conn) Serve() error {
+	var b Batch
+	c.mu.Lock()
+	b.touch(c)
+	c.mu.Unlock()
+	b.Flush()
+
+	err := c.readAll()
+	err = c.shut(err)
+	c.endAll(err)
+	c.linger(err)
+	c.t.nc.Close() //nolint:errcheck // over either way
+	c.writers.Wait()
+	c.in.r = c.in.w
+	c.in.release()
+	close(c.ended)
+	return err
+}
+
+// readAll parses the input until it ends or breaks a rule.
+func (c *Conn) readAll() error {
+	if !c.cfg.Client {
+		if err := c.readPreface(); err != nil {
+			return err
+		}
+	}
+	for {
+		if ferr := c.parse(); ferr != nil {
+			return ferr
+		}
+		c.batch.Flush()
+		if _, err := c.in.fill(); err != nil {
+			return c.endOfInput(err)
+		}
+		c.now = time.Now()
+		c.lastRead.Store(c.now.UnixNano())
+	}
+}
+
+// endOfInput returns io.EOF only where the input ended between two frames.
+func (c *Conn) endOfInput(err error) error {
+	if errors.Is(err, io.EOF) && len(c.in.bytes()) > 0 {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// readPreface reads the client's connection preface (RFC 9113 section 3.4).
+func (c *Conn) readPreface() error {
+	for len(c.in.bytes()) < len(frame.ClientPreface) {
+		got := c.in.bytes()
+		if !bytes.HasPrefix([]byte(frame.ClientPreface), got) {
+			return ErrNotHTTP2
+		}
+		if _, err := c.in.fill(); err != nil {
+			return c.endOfInput(err)
+		}
+	}
+	if string(c.in.bytes()[:len(frame.ClientPreface)]) != frame.ClientPreface {
+		return ErrNotHTTP2
+	}
+	c.in.advance(len(frame.ClientPreface))
+	c.now = time.Now()
+	return nil
+}
+
+// parse works through the complete frames in the read buffer.
+func (c *Conn) parse() *frame.Error {
+	for {
+		p := c.in.bytes()
+		if len(p) < frame.HeaderLen {
+			break
+		}
+		h := frame.ParseHeader(p)
+		ferr := h.Check(frame.MinMaxFrameSize)
+		if ferr != nil && ferr.Connection() {
+			return ferr
+		}
+		n := frame.HeaderLen + int(h.Length)
+		if len(p) < n {
+			break
+		}
+		if ferr == nil {
+			ferr = c.frame(h, p[frame.HeaderLen:n])
+		}
+		if ferr != nil {
+			if ferr.Connection() {
+				return ferr
+			}
+			if ferr = c.streamError(ferr); ferr != nil {
+				return ferr
+			}
+		}
+		c.in.advance(n)
+	}
+	c.in.release()
+	return nil
+}
+
+// frame handles one frame whose size and place are right.
+func (c *Conn) frame(h frame.Header, p []byte) *frame.Error {
+	if ferr := c.sequence(h); ferr != nil {
+		return ferr
+	}
+	switch h.Type {
+	case frame.TypeData:
+		return c.onData(h, p)
+	case frame.TypeHeaders:
+		return c.onHeaders(h, p)
+	case frame.TypeContinuation:
+		return c.onContinuation(h, p)
+	case frame.TypeWindowUpdate:
+		return c.onWindowUpdate(h, p)
+	case frame.TypeRSTStream:
+		return c.onReset(h, p)
+	case frame.TypeSettings:
+		return c.onSettings(h, p)
+	case frame.TypePing:
+		return c.onPing(h, p)
+	case frame.TypeGoAway:
+		return c.onGoAway(p)
+	case frame.TypePriority:
+		return c.onPriority(h, p)
+	case frame.TypePushPromise:
+		// Section 8.4: a client cannot push; and we, as a client, said ENABLE_PUSH 0.
+		return &frame.Error{Code: frame.ProtocolError, Reason: "push_promise", Detail: "PUSH_PROMISE frame, which no setting allows"}
+	}
+	// Section 4.1: "Implementations MUST ignore and discard frames of unknown types."
+	return c.glitch("unknown_frame")
+}
+
+// sequence checks what may follow what.
+func (c *Conn) sequence(h frame.Header) *frame.Error {
+	if c.block.open {
+		// Section 6.10: "any other frame ... MUST be treated as a connection error of type PROTOCOL_ERROR."
+		if h.Type != frame.TypeContinuation || h.StreamID != c.block.id {
+			return &frame.Error{Code: frame.ProtocolError, Reason: "header_block_interrupted",
+				Detail: h.Type.String() + " frame inside of a header block, expected CONTINUATION of the same stream"}
+		}
+		return nil
+	}
+	if h.Type == frame.TypeContinuation {
+		return &frame.Error{Code: frame.ProtocolError, Reason: "continuation_without_headers", Detail: "CONTINUATION frame without an open header block"}
+	}
+	if !c.gotSettings && (h.Type != frame.TypeSettings || h.Flags.Has(frame.FlagAck)) {
+		// Section 3.4: the preface ends with a SETTINGS frame.
+		return &frame.Error{Code: frame.ProtocolError, Reason: "no_settings", Detail: "first frame is " + h.Type.String() + ", expected SETTINGS"}
+	}
+	return nil
+}
+
+// streamError resets the stream that broke a rule; it may be the one too many.
+func (c *Conn) streamError(ferr *frame.Error) *frame.Error {
+	c.mu.Lock()
+	s := c.streams[ferr.StreamID]
+	premature := s != nil && !s.answered
+	if s != nil {
+		c.resetLocked(&c.batch, s, ferr.Code)
+	} else {
+		c.resets.add(ferr.StreamID)
+		c.put(frame.AppendRST(c.buffer(), ferr.StreamID, ferr.Code))
+		c.control++
+		c.batch.touch(c)
+	}
+	c.mu.Unlock()
+	if s != nil {
+		c.events.End(s, &c.batch, End{Code: ferr.Code, Err: ferr})
+	}
+	if over := c.countReset(premature || s == nil, ferr.Reason); over != nil {
+		return over
+	}
+	return c.settleControl()
+}
+
+// shut notes why the connection ends, and tells the peer where it broke a rule. It returns the first reason.
+func (c *Conn) shut(err error) error {
+	var b Batch
+	c.mu.Lock()
+	if c.err != nil {
+		err = c.err
+	}
+	c.err = err
+	c.gone = true
+	var ferr *frame.Error
+	if errors.As(err, &ferr) && !c.closed {
+		c.put(frame.AppendGoAway(c.buffer(), c.lastPeer, ferr.Code, []byte(ferr.Reason)))
+		b.touch(c)
+	}
+	c.mu.Unlock()
+	c.batch.Flush()
+	b.Flush()
+	return err
+}
+
+// endAll tells the owner that every stream left is over.
+func (c *Conn) endAll(err error) {
+	c.mu.Lock()
+	c.closed = true
+	left := make([]*Stream, 0, len(c.streams))
+	for _, s := range c.streams {
+		left = append(left, s)
+	}
+	for _, s := range left {
+		c.remove(&c.batch, s)
+	}
+	sent := c.flushed
+	c.mu.Unlock()
+	for _, s := range left {
+		c.events.End(s, &c.batch, End{Code: frame.InternalError, Unprocessed: s.mark >= sent, Err: err})
+	}
+	c.batch.Flush()
+}
+
+// linger lets our last words reach the peer.
+func (c *Conn) linger(err error) {
+	var ferr *frame.Error
+	if !errors.As(err, &ferr) && !errors.Is(err, errDrained) {
+		return
+	}
+	c.t.nc.SetDeadline(time.Now().Add(lingerTime)) //nolint:errcheck // at worst the peer misses the reason
+	c.writers.Wait()
+	c.t.closeWrite()
+	c.in.attach()
+	for {
+		if n, err := c.t.nc.Read(c.in.data[:]); err != nil || n == 0 {
+			return
+		}
+	}
+}

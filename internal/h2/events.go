@@ -1,0 +1,100 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"errors"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// Events is what a connection tells its owner. Except where noted, calls come
+// from the goroutine in [Conn.Serve], one at a time, with no lock held; they
+// must not block. A stream that the owner resets may still get the one event
+// that was under way.
+type Events interface {
+	// NewStream returns the memory for a stream that the peer opens, with
+	// Owner set, or nil to refuse it (REFUSED_STREAM). Server only.
+	NewStream(c *Conn) *Stream
+
+	// Headers tells of a header block of s: a request, a response (interim ones
+	// included) or trailers.
+	Headers(s *Stream, b *Batch, h Head)
+
+	// Data tells of octets of s; p is valid during the call only. It returns how
+	// many of them need no more memory: those are granted to the peer
+	// again. The rest the owner grants with [Stream.Consumed].
+	Data(s *Stream, b *Batch, p []byte, end bool) (passed int)
+
+	// End tells that the stream is over before its regular end, in both
+	// directions. No event of s follows.
+	End(s *Stream, b *Batch, e End)
+
+	// Credit tells that n octets which [Stream.Send] queued have left, or were
+	// dropped. Any goroutine.
+	Credit(s *Stream, b *Batch, n int)
+
+	// Free tells that a stream was removed after [Conn.NotifyFree]. Any goroutine.
+	Free(c *Conn, b *Batch)
+
+	// Ready tells that the peer's first SETTINGS arrived.
+	Ready(c *Conn, b *Batch)
+
+	// GoAway tells that the peer wants no new streams. Streams which it did
+	// not process have had their End. Client only.
+	GoAway(c *Conn, b *Batch, code frame.Code)
+}
+
+// Head is a header block.
+type Head struct {
+	// Fields is valid during the call; its strings may be kept. Pseudo-header
+	// fields come first.
+	Fields []hpack.Field
+
+	// EndStream says that nothing follows in this direction.
+	EndStream bool
+
+	// TooLarge is not nil where the block went over the limits: it names the limit, and Fields
+	// holds what came before. The owner must answer, or reset the stream.
+	TooLarge error
+}
+
+// End is why a stream is over before its regular end.
+type End struct {
+	// Code is the peer's RST_STREAM, or the nearest to what happened.
+	Code frame.Code
+
+	// Unprocessed says that the peer provably did not act on the stream (RFC
+	// 9113 section 8.7): it may be tried again elsewhere.
+	Unprocessed bool
+
+	// Err is nil for a RST_STREAM of the peer, a *[frame.Error] where the peer
+	// broke a rule, else what became of the connection.
+	Err error
+}
+
+// Errors of connections and of [Conn.Open].
+var (
+	// ErrFull: the peer's SETTINGS_MAX_CONCURRENT_STREAMS is reached.
+	ErrFull = errors.New("http2: no stream left on this connection")
+	// ErrGone: the connection takes no new streams: closed, GOAWAY, or no identifier left.
+	ErrGone = errors.New("http2: connection takes no new streams")
+	// ErrBudget: the memory budget for slow receivers is spent.
+	ErrBudget = errors.New("http2: memory budget for slow receivers is spent")
+	// ErrGoAway: the peer's GOAWAY left the stream out.
+	ErrGoAway = errors.New("http2: peer's GOAWAY left out the stream")
+	// ErrKeepalive: the peer did not answer in time.
+	ErrKeepalive = errors.New("http2: no answer to keepalive PING")
+	// ErrStalled: the socket accepted nothing for the write timeout.
+	ErrStalled = errors.New("http2: peer reads nothing")
+	// ErrSettings: no preface and SETTINGS in time.
+	ErrSettings = errors.New("http2: no preface and SETTINGS in time")
+	// ErrAge: the connection's age and grace are over.
+	ErrAge = errors.New("http2: connection reached its maximum age")
+	// ErrClosed: closed by this end.
+	ErrClosed = errors.New("http2: connection closed")
+	// ErrNotHTTP2: the client did not start with the connection preface.
+	ErrNotHTTP2 = errors.New("http2: no connection preface")
+)

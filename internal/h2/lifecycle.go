@@ -1,0 +1,205 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"errors"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+)
+
+// errDrained ends a connection whose drain is complete.
+var errDrained = errors.New("http2: drained")
+
+// drainState is how far a drain is (RFC 9113 section 6.8).
+type drainState struct {
+	started bool // GOAWAY with the highest identifier, and a PING, are out
+	final   bool // GOAWAY with the last one that we take is out
+	last    uint32
+	since   time.Time
+	reason  error // what becomes of streams left after the grace; nil: no grace
+}
+
+// keepalive is our own PINGs to see whether the peer lives.
+type keepalive struct {
+	sent time.Time // zero: none on its way
+}
+
+// rtt measures the round-trip time by PINGs while DATA comes in.
+type rtt struct {
+	value time.Duration // 0: unknown
+	sent  time.Time     // zero: none on its way
+	last  time.Time
+}
+
+// What our PINGs carry.
+var (
+	pingRTT   = [8]byte{'r', 't', 't'}
+	pingDrain = [8]byte{'d', 'r', 'a', 'i', 'n'}
+	pingAlive = [8]byte{'a', 'l', 'i', 'v', 'e'}
+)
+
+const (
+	// rttInterval is the least time between two measurements.
+	rttInterval = time.Second
+	// drainPingTimeout bounds the wait for the answer to the PING of a drain.
+	drainPingTimeout = time.Second
+)
+
+// measureRTT sends a PING along with a window update, now and then. mu is held; read loop only.
+func (c *Conn) measureRTT() {
+	r := &c.rtt
+	if !r.sent.IsZero() || r.value != 0 && c.now.Sub(r.last) < rttInterval {
+		return
+	}
+	r.sent = time.Now()
+	c.put(frame.AppendPing(c.buffer(), false, pingRTT))
+	c.batch.touch(c)
+}
+
+// onPong handles the answer to a PING of ours.
+func (c *Conn) onPong(v [8]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case v == pingRTT && !c.rtt.sent.IsZero():
+		c.rtt.value = max(c.now.Sub(c.rtt.sent), time.Microsecond)
+		c.rtt.last, c.rtt.sent = c.now, time.Time{}
+	case v == pingDrain && c.drain.started:
+		c.goAwayFinal(&c.batch)
+	}
+}
+
+// Drain has the peer open no further streams, and ends the connection when the
+// last one is over: GOAWAY in two steps, a round trip apart, so that no stream on its way is
+// lost. Repeated calls do nothing. On a client's connection it only stops [Conn.Open].
+func (c *Conn) Drain(b *Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cfg.Client {
+		c.gone = true
+		if c.active == 0 && !c.drain.final {
+			c.drain.final = true
+			c.put(frame.AppendGoAway(c.buffer(), 0, frame.NoError, nil))
+		}
+		c.drain.final = true
+		b.touch(c)
+		return
+	}
+	c.drainServer(b)
+}
+
+// drainServer takes the first step. mu is held.
+func (c *Conn) drainServer(b *Batch) {
+	if c.drain.started || c.closed {
+		return
+	}
+	c.drain.started = true
+	c.drain.since = time.Now()
+	out := frame.AppendGoAway(c.buffer(), maxStreamID, frame.NoError, nil)
+	c.put(frame.AppendPing(out, false, pingDrain))
+	b.touch(c)
+}
+
+// goAwayFinal takes the second step. mu is held.
+func (c *Conn) goAwayFinal(b *Batch) {
+	if c.drain.final {
+		return
+	}
+	c.drain.final = true
+	c.drain.last = c.lastPeer
+	c.put(frame.AppendGoAway(c.buffer(), c.lastPeer, frame.NoError, nil))
+	b.touch(c)
+}
+
+// finish ends a drained connection: nothing is open and all is written. The peer
+// sees the end after our last frame. mu is held.
+func (c *Conn) finish() {
+	if c.closed {
+		return
+	}
+	c.closed, c.gone = true, true
+	if c.err == nil {
+		c.err = errDrained
+	}
+	// The read loop ends by it and closes the socket.
+	c.t.nc.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // closed already, then
+}
+
+// Tick has the connection look at the clock. Its owner calls it about once
+// a second; timeouts have that resolution.
+func (c *Conn) Tick(now time.Time) {
+	if err := c.overdue(now); err != nil {
+		c.kill(err)
+		return
+	}
+	var b Batch
+	c.mu.Lock()
+	c.tickDrain(&b, now)
+	c.tickKeepalive(&b, now)
+	c.mu.Unlock()
+	b.Flush()
+}
+
+// overdue returns why the connection must end now, or nil.
+func (c *Conn) overdue(now time.Time) error {
+	lastRead := time.Unix(0, c.lastRead.Load())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return nil
+	case !c.peer.ready && now.Sub(c.start) > c.cfg.SettingsTimeout:
+		return ErrSettings
+	case c.writing && now.Sub(c.wroteAt) > c.cfg.WriteTimeout:
+		return ErrStalled
+	case !c.keepalive.sent.IsZero() && lastRead.Before(c.keepalive.sent) &&
+		now.Sub(c.keepalive.sent) > c.cfg.KeepaliveTimeout:
+		return ErrKeepalive
+	case c.drain.reason != nil && now.Sub(c.drain.since) > c.cfg.MaxAgeGrace:
+		return c.drain.reason
+	}
+	return nil
+}
+
+// tickDrain starts and continues drains. mu is held.
+func (c *Conn) tickDrain(b *Batch, now time.Time) {
+	if c.cfg.Client {
+		if c.cfg.IdleTimeout > 0 && c.active == 0 && now.Sub(c.emptied) > c.cfg.IdleTimeout {
+			c.gone, c.drain.final = true, true
+			b.touch(c)
+		}
+		return
+	}
+	switch {
+	case c.drain.started:
+		if now.Sub(c.drain.since) > drainPingTimeout {
+			c.goAwayFinal(b)
+		}
+	case c.cfg.IdleTimeout > 0 && c.active == 0 && now.Sub(c.emptied) > c.cfg.IdleTimeout:
+		c.drainServer(b)
+	case c.cfg.MaxAge > 0 && now.Sub(c.start) > c.age:
+		c.drainServer(b)
+		if c.cfg.MaxAgeGrace > 0 {
+			c.drain.reason = ErrAge
+		}
+	}
+}
+
+// tickKeepalive sends a PING to a silent peer. mu is held.
+func (c *Conn) tickKeepalive(b *Batch, now time.Time) {
+	if c.cfg.KeepaliveTime <= 0 || c.active == 0 && c.cfg.Client {
+		return
+	}
+	lastRead := time.Unix(0, c.lastRead.Load())
+	if lastRead.After(c.keepalive.sent) {
+		c.keepalive.sent = time.Time{}
+	}
+	if c.keepalive.sent.IsZero() && now.Sub(lastRead) > c.cfg.KeepaliveTime {
+		c.keepalive.sent = now
+		c.put(frame.AppendPing(c.buffer(), false, pingAlive))
+		b.touch(c)
+	}
+}

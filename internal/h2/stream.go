@@ -1,0 +1,162 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// A Stream is one stream of one connection. The owner provides its memory, sets
+// Owner, and hands it over through [Events.NewStream] or [Conn.Open]; it
+// belongs to one connection for ever. Its methods may be called from any goroutine and never block.
+type Stream struct {
+	// Owner is the owner's own; it does not change once handed over.
+	Owner any
+
+	conn *Conn
+	id   uint32
+
+	// Owned by the read loop.
+	gotHeaders bool  // a final header block came
+	bodyLeft   int64 // of content-length; -1: not given
+	passed     int64 // octets that passed at once and are not granted yet
+
+	// Guarded by conn.mu.
+	removed    bool // no longer in the table; nothing is sent or received
+	answered   bool // a header block was sent on it
+	recvEnded  bool
+	sendEnded  bool
+	endQueued  bool // END_STREAM follows the queue
+	inReady    bool
+	stopRecv   bool      // RST_STREAM NO_ERROR follows END_STREAM
+	recvWindow int64     // what the peer may still send
+	window     int64     // what it is granted at most
+	consumed   int64     // octets that left later and are not granted yet
+	epoch      time.Time // when the window was last used up, and since
+	epochBytes int64     // how many octets were granted
+	sendWindow int64
+	mark       int64 // conn.appended when the stream was opened
+	queue      queue
+	trailers   []hpack.Field
+}
+
+// ID returns the stream's identifier; 0 before it is opened.
+func (s *Stream) ID() uint32 { return s.id }
+
+// Conn returns the stream's connection; nil before it is opened.
+func (s *Stream) Conn() *Conn { return s.conn }
+
+// SendHeaders sends a header block: a response, or, with end set, trailers,
+// which wait behind queued octets. Nothing is sent on a stream that is over or whose
+// end was sent. fields is not kept.
+func (s *Stream) SendHeaders(b *Batch, fields []hpack.Field, end bool) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.sendOver() {
+		return
+	}
+	s.answered = true
+	if s.queue.n > 0 {
+		s.trailers = append([]hpack.Field(nil), fields...)
+		s.endQueued = end
+		return
+	}
+	c.appendHeaders(s.id, fields, end)
+	b.touch(c)
+	if end {
+		c.endSend(b, s)
+	}
+}
+
+// Send sends octets, and the end of the stream with end set. Those that the
+// receiver has no room for are copied and wait; passed counts those that need no further
+// memory, which on a stream that is over are all. The error is [ErrBudget]: nothing was
+// queued and the stream cannot go on.
+func (s *Stream) Send(b *Batch, p []byte, end bool) (passed int, err error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.sendOver() {
+		return len(p), nil
+	}
+	if s.queue.n == 0 && len(c.out) < c.cfg.HighWater {
+		passed = min(len(p), c.room(s))
+	}
+	rest := p[passed:]
+	if passed > 0 || len(p) == 0 {
+		c.appendData(s, p[:passed], end && len(rest) == 0)
+		b.touch(c)
+	}
+	switch {
+	case len(rest) > 0:
+		if !c.cfg.Budget.take(len(rest)) {
+			return passed, ErrBudget
+		}
+		s.queue.push(rest)
+		s.endQueued = end
+		c.makeReady(s)
+	case end:
+		c.endSend(b, s)
+	}
+	return passed, nil
+}
+
+// sendOver reports whether nothing may be sent any more. conn.mu is held.
+func (s *Stream) sendOver() bool { return s.removed || s.sendEnded || s.endQueued }
+
+// Reset ends the stream in both directions with RST_STREAM; what is queued is
+// dropped. It does nothing on a stream that is over.
+func (s *Stream) Reset(b *Batch, code frame.Code) {
+	c := s.conn
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.removed {
+		return
+	}
+	c.resetLocked(b, s, code)
+}
+
+// Queued returns the octets that wait for the receiver.
+func (s *Stream) Queued() int {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return s.queue.n
+}
+
+// StopReceiving has the stream end with RST_STREAM NO_ERROR once the end of what we
+// send is out, unless the peer ends its side before: a complete response needs no more
+// of the request (RFC 9113 section 8.1).
+func (s *Stream) StopReceiving(b *Batch) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case s.removed || s.recvEnded:
+	case s.sendEnded:
+		c.resetLocked(b, s, frame.NoError)
+	default:
+		s.stopRecv = true
+	}
+}
+
+// Consumed grants the peer n octets again, which [Events.Data] did not count as passed.
+func (s *Stream) Consumed(b *Batch, n int) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.consumed += int64(n)
+	if s.consumed >= s.window/4 || s.recvWindow < s.window/4 {
+		n := s.consumed
+		s.consumed = 0
+		c.grant(b, s, n)
+	}
+}

@@ -1,0 +1,151 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"slices"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// maxStreamID is the last identifier that a client may use.
+const maxStreamID = 1<<31 - 1
+
+// Open opens s with a request. The error is [ErrFull] or [ErrGone], and then s may be
+// handed to another connection. fields is not kept. Client only.
+func (c *Conn) Open(b *Batch, s *Stream, fields []hpack.Field, end bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone || c.closed || c.nextID > maxStreamID {
+		return ErrGone
+	}
+	if c.openable() == 0 {
+		return ErrFull
+	}
+	c.register(s, c.nextID)
+	c.nextID += 2
+	s.mark = c.appended
+	c.appendHeaders(s.id, fields, end)
+	b.touch(c)
+	if end {
+		c.endSend(b, s)
+	}
+	return nil
+}
+
+// register puts s into the table. mu is held.
+func (c *Conn) register(s *Stream, id uint32) {
+	s.conn, s.id = c, id
+	s.bodyLeft = -1
+	s.window = int64(c.cfg.StreamWindow)
+	s.recvWindow = s.window
+	s.sendWindow = c.peer.window
+	c.streams[id] = s
+	c.active++
+}
+
+// remove takes s out of the table and drops what it queued. mu is held.
+func (c *Conn) remove(b *Batch, s *Stream) {
+	if s.removed {
+		return
+	}
+	s.removed = true
+	delete(c.streams, s.id)
+	c.active--
+	c.growth -= s.window - int64(c.cfg.StreamWindow)
+	if n := s.queue.reset(); n > 0 {
+		c.cfg.Budget.give(n)
+		b.credits = append(b.credits, credit{s, n})
+	}
+	s.trailers = nil
+	if s.inReady {
+		c.ready.remove(s)
+	}
+	if c.notify {
+		c.notify = false
+		b.free = append(b.free, c)
+	}
+	if c.active == 0 {
+		c.emptied = time.Now()
+		if c.drain.final {
+			b.touch(c)
+		}
+	}
+}
+
+// endSend notes that END_STREAM is in the write buffer. mu is held.
+func (c *Conn) endSend(b *Batch, s *Stream) {
+	s.sendEnded = true
+	switch {
+	case s.recvEnded:
+		c.remove(b, s)
+	case s.stopRecv:
+		c.resetLocked(b, s, frame.NoError)
+	}
+}
+
+// endRecv notes that END_STREAM arrived. mu is held.
+func (c *Conn) endRecv(b *Batch, s *Stream) {
+	s.recvEnded = true
+	if s.sendEnded {
+		c.remove(b, s)
+	}
+}
+
+// resetLocked sends RST_STREAM and removes s. mu is held.
+func (c *Conn) resetLocked(b *Batch, s *Stream, code frame.Code) {
+	c.resets.add(s.id)
+	c.put(frame.AppendRST(c.out, s.id, code))
+	c.control++
+	b.touch(c)
+	c.remove(b, s)
+}
+
+// idle reports whether id was never opened. mu is held.
+func (c *Conn) idle(id uint32) bool {
+	if c.cfg.Client {
+		return id&1 == 0 || id >= c.nextID
+	}
+	return id&1 == 0 || id > c.lastPeer
+}
+
+// stray judges a frame for a stream that is not in the table, or is half-closed by the peer.
+// mu is held.
+func (c *Conn) stray(h frame.Header) *frame.Error {
+	switch {
+	case c.idle(h.StreamID):
+		// RFC 9113 section 5.1, idle: "Receiving any frame other than HEADERS or PRIORITY
+		// ... MUST be treated as a connection error of type PROTOCOL_ERROR."
+		return &frame.Error{Code: frame.ProtocolError, Reason: "frame_on_idle_stream",
+			Detail: h.Type.String() + " frame on a stream that was never opened"}
+	case c.drain.final && h.StreamID > c.drain.last:
+		return nil // section 6.8: ignored
+	case c.cfg.Client, c.resets.has(h.StreamID):
+		// The peer may not know yet that we reset the stream (section 5.1, closed).
+		return nil
+	}
+	return &frame.Error{Code: frame.StreamClosed, StreamID: h.StreamID, Reason: "frame_on_closed_stream",
+		Detail: h.Type.String() + " frame after the end of the stream"}
+}
+
+// idRing remembers the last identifiers put into it.
+type idRing struct {
+	ids  []uint32
+	next int
+}
+
+const ringSize = 256
+
+func (r *idRing) add(id uint32) {
+	if len(r.ids) < ringSize {
+		r.ids = append(r.ids, id)
+		return
+	}
+	r.ids[r.next] = id
+	r.next = (r.next + 1) % ringSize
+}
+
+func (r *idRing) has(id uint32) bool { return slices.Contains(r.ids, id) }

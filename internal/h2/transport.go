@@ -1,0 +1,127 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"net"
+	"sync"
+	"syscall"
+)
+
+// readLen is the size of a read buffer: it holds at least three of the longest frames that we accept,
+// and what a batch of small ones brings.
+const readLen = 64 << 10
+
+// readPool holds read buffers: where the socket can be asked, a connection
+// without input holds none.
+var readPool = sync.Pool{New: func() any { return new([readLen]byte) }}
+
+// transport is the octets of a connection: a net.Conn, and the way around it that
+// never blocks, where there is one.
+type transport struct {
+	nc  net.Conn
+	raw syscall.RawConn // nil: only the blocking way
+	try tryWriter       // nil: likewise, for writing
+
+	// Owned by who writes: the arguments and results of writeReady.
+	wp   []byte
+	wn   int
+	werr error
+	wfn  func(fd uintptr) bool
+
+	// Owned by the read loop: the arguments and results of readReady.
+	in   *reader
+	rn   int
+	rerr error
+	rfn  func(fd uintptr) bool
+}
+
+// tryWriter is a net.Conn that can write without blocking: n may be less than
+// len(p), also 0, with a nil error.
+type tryWriter interface {
+	TryWrite(p []byte) (n int, err error)
+}
+
+func (t *transport) init(nc net.Conn) {
+	t.nc = nc
+	t.try, _ = nc.(tryWriter)
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		t.initRaw(nc)
+	case *net.UnixConn:
+		t.initRaw(nc)
+	}
+}
+
+// tryWrite writes what the socket accepts now. n < len(p) with a nil error:
+// the rest must be written by the blocking way.
+func (t *transport) tryWrite(p []byte) (n int, err error) {
+	switch {
+	case t.raw != nil:
+		return t.tryRaw(p)
+	case t.try != nil:
+		return t.try.TryWrite(p)
+	}
+	return 0, nil
+}
+
+// closeWrite tells the peer that nothing follows.
+func (t *transport) closeWrite() {
+	if w, ok := t.nc.(interface{ CloseWrite() error }); ok {
+		w.CloseWrite() //nolint:errcheck // the peer may be gone
+	}
+}
+
+// reader is the read buffer: data[r:w] waits to be parsed. Owned by the read loop.
+type reader struct {
+	t    *transport
+	data *[readLen]byte // nil: nothing waits
+	r, w int
+}
+
+func (r *reader) bytes() []byte {
+	if r.data == nil {
+		return nil
+	}
+	return r.data[r.r:r.w]
+}
+
+func (r *reader) advance(n int) { r.r += n }
+
+// fill waits for input and reads it.
+func (r *reader) fill() (int, error) {
+	r.compact()
+	if r.t.raw != nil {
+		return r.t.readRaw(r)
+	}
+	r.attach()
+	n, err := r.t.nc.Read(r.data[r.w:])
+	r.w += n
+	return n, err
+}
+
+// attach makes sure that there is a buffer.
+func (r *reader) attach() {
+	if r.data == nil {
+		r.data = readPool.Get().(*[readLen]byte)
+	}
+}
+
+// compact moves what waits to the front of the buffer.
+func (r *reader) compact() {
+	if r.r == 0 {
+		return
+	}
+	r.w = copy(r.data[:], r.data[r.r:r.w])
+	r.r = 0
+}
+
+// release gives the buffer back if nothing waits in it.
+func (r *reader) release() {
+	if r.data != nil && r.r == r.w {
+		poison(r.data[:])
+		readPool.Put(r.data)
+		r.data, r.r, r.w = nil, 0, 0
+	}
+}

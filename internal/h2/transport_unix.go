@@ -1,0 +1,86 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package h2
+
+import (
+	"io"
+	"syscall"
+)
+
+func (t *transport) initRaw(nc syscall.Conn) {
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return // closed already; the first read says so
+	}
+	t.raw = raw
+	t.wfn, t.rfn = t.writeReady, t.readReady
+}
+
+func (t *transport) tryRaw(p []byte) (int, error) {
+	t.wp, t.wn, t.werr = p, 0, nil
+	err := t.raw.Write(t.wfn)
+	t.wp = nil
+	if err == nil {
+		err = t.werr
+	}
+	return t.wn, err
+}
+
+// writeReady writes until all is written or the socket would block. It always
+// returns true: waiting is not for whoever asked.
+func (t *transport) writeReady(fd uintptr) bool {
+	for t.wn < len(t.wp) {
+		n, err := syscall.Write(int(fd), t.wp[t.wn:])
+		if n > 0 {
+			t.wn += n
+		}
+		switch err {
+		case nil:
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return true
+		default:
+			t.werr = err
+			return true
+		}
+	}
+	return true
+}
+
+func (t *transport) readRaw(r *reader) (int, error) {
+	t.in = r
+	t.rn, t.rerr = 0, nil
+	err := t.raw.Read(t.rfn)
+	if err == nil {
+		err = t.rerr
+	}
+	return t.rn, err
+}
+
+// readReady reads once; false: the poller shall wait for input, and meanwhile
+// no buffer is held.
+func (t *transport) readReady(fd uintptr) bool {
+	r := t.in
+	r.attach()
+	for {
+		n, err := syscall.Read(int(fd), r.data[r.w:])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			r.release()
+			return false
+		case err != nil:
+			t.rerr = err
+		case n == 0:
+			t.rerr = io.EOF
+		default:
+			t.rn = n
+			r.w += n
+		}
+		return true
+	}
+}

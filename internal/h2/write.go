@@ -1,0 +1,205 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"sync"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+const (
+	// dataFrameLen is the longest DATA frame sent: what every receiver takes, and short
+	// enough for streams to alternate.
+	dataFrameLen = frame.MinMaxFrameSize
+	// writeLen bounds one blocking write, so that progress shows.
+	writeLen = 64 << 10
+	// keepOut is the capacity up to which a write buffer is used again.
+	keepOut = 512 << 10
+)
+
+// outPool holds write buffers: an idle connection has none.
+var outPool = sync.Pool{New: func() any { p := make([]byte, 0, 4<<10); return &p }}
+
+// put makes out, which extends the write buffer, the write buffer. mu is held.
+func (c *Conn) put(out []byte) {
+	c.appended += int64(len(out) - len(c.out))
+	c.out = out
+}
+
+// buffer returns the write buffer to append to. mu is held.
+func (c *Conn) buffer() []byte {
+	if c.out == nil {
+		c.out = (*outPool.Get().(*[]byte))[:0]
+	}
+	return c.out
+}
+
+// room returns how many octets of DATA the peer's windows let s send. mu is held.
+func (c *Conn) room(s *Stream) int {
+	return int(max(0, min(s.sendWindow, c.sendWindow)))
+}
+
+// appendData puts p, which the windows let pass, into the write buffer as DATA frames.
+// mu is held.
+func (c *Conn) appendData(s *Stream, p []byte, end bool) {
+	s.sendWindow -= int64(len(p))
+	c.sendWindow -= int64(len(p))
+	c.dataSent++
+	out := c.buffer()
+	for {
+		n := min(len(p), dataFrameLen)
+		var f frame.Flags
+		if end && n == len(p) {
+			f = frame.FlagEndStream
+		}
+		out = frame.AppendHeader(out, n, frame.TypeData, f, s.id)
+		out = append(out, p[:n]...)
+		if p = p[n:]; len(p) == 0 {
+			break
+		}
+	}
+	c.put(out)
+}
+
+// appendHeaders puts a header block into the write buffer. Encoding happens
+// at the moment of appending: the table of the peer's decoder follows the order of blocks
+// on the wire. mu is held.
+func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, end bool) {
+	c.dataSent++
+	old := c.buffer()
+	out := append(old, make([]byte, frame.HeaderLen)...)
+	out = c.enc.Append(out, fields)
+	var f frame.Flags
+	if end {
+		f = frame.FlagEndStream
+	}
+	n := len(out) - len(old) - frame.HeaderLen
+	if n > c.peer.maxFrame {
+		block := append([]byte(nil), out[len(out)-n:]...)
+		c.put(c.appendContinued(old, id, block, f))
+		return
+	}
+	frame.PutHeader(out[len(old):], n, frame.TypeHeaders, f|frame.FlagEndHeaders, id)
+	c.put(out)
+}
+
+// appendContinued appends a block too long for one frame as HEADERS and CONTINUATION.
+func (c *Conn) appendContinued(out []byte, id uint32, block []byte, f frame.Flags) []byte {
+	t := frame.TypeHeaders
+	for {
+		n := min(len(block), c.peer.maxFrame)
+		if n == len(block) {
+			f |= frame.FlagEndHeaders
+		}
+		out = frame.AppendHeader(out, n, t, f, id)
+		out = append(out, block[:n]...)
+		if block = block[n:]; len(block) == 0 {
+			return out
+		}
+		t, f = frame.TypeContinuation, 0
+	}
+}
+
+// flush writes what is in the write buffer without blocking; what the socket
+// does not accept is left to a goroutine of its own. No lock is held.
+func (c *Conn) flush(b *Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dirty = false
+	for !c.writing && len(c.out) > 0 && !c.closed {
+		p := c.takeOut()
+		c.mu.Unlock()
+		n, err := c.t.tryWrite(p)
+		c.mu.Lock()
+		if err == nil && n < len(p) {
+			c.wroteAt = time.Now()
+			c.flushed += int64(n)
+			c.writers.Add(1)
+			go c.drainOut(p, n) // ends when all is written or the connection is closed
+			return
+		}
+		c.writing = false
+		c.wrote(p, n, err)
+		c.pump(b)
+	}
+	if c.drain.final && c.active == 0 && !c.writing && len(c.out) == 0 {
+		c.finish()
+	}
+}
+
+// takeOut takes the write buffer for writing it. mu is held.
+func (c *Conn) takeOut() []byte {
+	p := c.out
+	c.out = nil
+	c.control = 0
+	c.writing = true
+	return p
+}
+
+// wrote notes that the last n octets of the buffer p were written, or why not,
+// and gives p back. mu is held.
+func (c *Conn) wrote(p []byte, n int, err error) {
+	c.flushed += int64(n)
+	if err != nil {
+		if c.err == nil {
+			c.err = err
+		}
+		c.gone, c.closed = true, true
+		c.out = nil
+		c.t.nc.Close() //nolint:errcheck // broken already; the read loop ends by it
+	}
+	if cap(p) <= keepOut {
+		poison(p[:cap(p)])
+		p = p[:0]
+		outPool.Put(&p)
+	}
+}
+
+// drainOut writes the rest of p and all that comes meanwhile, blocking.
+func (c *Conn) drainOut(p []byte, from int) {
+	defer c.writers.Done()
+	var b Batch
+	for {
+		err := c.writeAll(p[from:])
+		c.mu.Lock()
+		c.wrote(p, 0, err)
+		c.pump(&b)
+		if err != nil || len(c.out) == 0 {
+			c.writing = false
+			c.touchFinal(&b)
+			c.mu.Unlock()
+			b.Flush()
+			return
+		}
+		p, from = c.takeOut(), 0
+		c.mu.Unlock()
+		b.Flush()
+	}
+}
+
+// touchFinal has flush look whether a drained connection is done. mu is held.
+func (c *Conn) touchFinal(b *Batch) {
+	if c.drain.final {
+		b.touch(c)
+	}
+}
+
+// writeAll writes p, blocking.
+func (c *Conn) writeAll(p []byte) error {
+	for len(p) > 0 {
+		n, err := c.t.nc.Write(p[:min(len(p), writeLen)])
+		c.mu.Lock()
+		c.flushed += int64(n)
+		c.wroteAt = time.Now()
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
