@@ -1,0 +1,169 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package connect runs Connect's conformance suite, as far as it is about gRPC
+// over HTTP/2, with a proxy between the suite's clients and servers.
+//
+// The suite has two modes, each with cases of its own. To test a server, its
+// runner makes calls by both of its clients, some with malformed requests. To
+// test a client, it sends the client to both of its servers, some of whose
+// answers are malformed. So the proxy is put before each of the servers in the
+// one mode (see Server) and before whatever a client calls in the other (see
+// Client), and each of the two clients meets each of the two servers.
+package connect
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/manifold-grpc/manifold/conformance/suite"
+)
+
+const (
+	module = "connectrpc.com/conformance"
+	runner = module + "/cmd/connectconformance"
+)
+
+// A side is one program of the suite under test, with the proxy at its side.
+type side struct {
+	name   string
+	mode   string // the runner's: server or client
+	pkg    string
+	config string // file beside this one
+	known  string // the suite's own list of what this program fails, in its module
+	args   []string
+}
+
+var sides = []side{
+	{"reference server", "server", module + "/cmd/referenceserver", "reference.yaml", "referenceserver-known-failing.txt", nil},
+	{"grpc-go server", "server", module + "/cmd/grpcserver", "grpc-server.yaml", "grpcserver-known-failing.txt", []string{"-plain"}},
+	{"reference client", "client", module + "/cmd/referenceclient", "reference.yaml", "referenceclient-known-failing.txt", nil},
+	{"grpc-go client", "client", module + "/cmd/grpcclient", "grpc-client.yaml", "grpcclient-known-failing.txt", nil},
+}
+
+//go:embed *.yaml known
+var files embed.FS
+
+// Run holds the suite against the proxy that undertest.ByName knows by the name.
+// The executable is this program, which Run has started for each process that
+// the runner wants, as
+//
+//	executable connect-server|connect-client -proxy NAME -program FILE [-plain]
+//
+// Only cases that match a pattern are run, in the runner's syntax, if any is
+// given.
+func Run(ctx context.Context, dir, executable, proxy string, patterns []string) ([]suite.Report, error) {
+	run, err := suite.Build(ctx, dir, runner)
+	if err != nil {
+		return nil, err
+	}
+	own, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return nil, fmt.Errorf("finding the module of the suite: %w", err)
+	}
+	var reports []suite.Report
+	for _, s := range sides {
+		program, err := suite.Build(ctx, dir, s.pkg)
+		if err != nil {
+			return nil, err
+		}
+		args, err := s.runnerArgs(dir, filepath.Join(strings.TrimSpace(string(own)), "testing", s.known), proxy)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range patterns {
+			args = append(args, "--run", p)
+		}
+		args = append(args, "--", executable, "connect-"+s.mode, "-proxy", proxy, "-program", program)
+		cmd := exec.CommandContext(ctx, run, append(args, s.args...)...)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, os.Stderr
+		// It exits with 1 when a case failed. What counts is what it printed.
+		runErr := cmd.Run()
+		report, err := parse(out.String())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: %w\n%s", s.name, err, runErr, out.String())
+		}
+		report.Run = "connect, proxy at the " + s.name
+		reports = append(reports, report)
+	}
+	return reports, nil
+}
+
+// runnerArgs returns the runner's flags for a side. What is known to fail is on
+// the suite's own list for the program, and on ours for the proxy.
+func (s side) runnerArgs(dir, own, proxy string) ([]string, error) {
+	config, err := files.ReadFile(s.config)
+	if err != nil {
+		return nil, err
+	}
+	known, err := os.ReadFile(own)
+	if err != nil {
+		return nil, err
+	}
+	// A proxy without a list has nothing on it.
+	ours, _ := files.ReadFile(fmt.Sprintf("known/%s, %s.txt", proxy, s.name))
+	known = append(append(known, '\n'), ours...)
+	args := []string{"--mode", s.mode}
+	for flag, content := range map[string][]byte{"conf": config, "known-failing": known} {
+		file := filepath.Join(dir, "connect-"+flag)
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			return nil, err
+		}
+		if flag == "known-failing" {
+			file = "@" + file
+		}
+		args = append(args, "--"+flag, file)
+	}
+	return args, nil
+}
+
+var (
+	failedLine = regexp.MustCompile(`^FAILED: (.+?)(?::$| (was expected to fail but did not)$)`)
+	knownLine  = regexp.MustCompile(`^INFO: (.+) failed \(as expected\):$`)
+	totalLine  = regexp.MustCompile(`^(\d+) passed, (\d+) failed$`)
+	notRunLine = regexp.MustCompile(`^Another (\d+) could not be run`)
+)
+
+// parse reads what the runner printed.
+func parse(out string) (suite.Report, error) {
+	var report suite.Report
+	var open *suite.Case // whose explanation the indented lines are
+	finished, failed := false, 0
+	for line := range strings.Lines(out) {
+		line = strings.TrimRight(line, "\n")
+		if m := failedLine.FindStringSubmatch(line); m != nil {
+			report.Failed = append(report.Failed, suite.Case{Name: m[1], Says: m[2]})
+			open = &report.Failed[len(report.Failed)-1]
+		} else if m := knownLine.FindStringSubmatch(line); m != nil {
+			report.Known = append(report.Known, suite.Case{Name: m[1]})
+			open = &report.Known[len(report.Known)-1]
+		} else if m := totalLine.FindStringSubmatch(line); m != nil {
+			finished = true
+			report.Passed, _ = strconv.Atoi(m[1])
+			failed, _ = strconv.Atoi(m[2])
+		} else if notRunLine.MatchString(line) {
+			report.Failed = append(report.Failed, suite.Case{Name: "the run itself", Says: line})
+			failed++
+		} else if line == "" {
+			open = nil
+		} else if open != nil {
+			open.Says += line + "\n"
+		}
+	}
+	if !finished {
+		return report, fmt.Errorf("the runner printed no totals")
+	}
+	if failed != len(report.Failed) {
+		return report, fmt.Errorf("the runner counts %d failed cases and prints %d", failed, len(report.Failed))
+	}
+	return report, nil
+}
