@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+// Option configures the handler that [TransparentHandler] and [RegisterService] make.
+type Option func(*handlerOptions)
+
+// handlerOptions is what the options of one handler say. It does not change once the handler is made.
+type handlerOptions struct {
+	serviceName      string // empty for a transparent handler
+	methodNames      []string
+	streamedDetector StreamedDetectorFunc // nil: the kind of a method is unknown until it shows
+	mode             Mode
+	modeFixed        bool // WithMode was given
+}
+
+// WithMethodNames lists the methods that [RegisterService] registers, by their names without service or slash.
+func WithMethodNames(methodNames ...string) Option {
+	return func(o *handlerOptions) {
+		o.methodNames = append([]string(nil), methodNames...)
+	}
+}
+
+// WithStreamedMethodNames lists the methods of the service of [RegisterService] that stream their responses. All
+// the others are then taken for unary. It matters for [One2Many] only and has no meaning for [TransparentHandler], which
+// has no service name: use [WithStreamedDetector] there.
+func WithStreamedMethodNames(streamedMethodNames ...string) Option {
+	return func(o *handlerOptions) {
+		streamed := make(map[string]struct{}, len(streamedMethodNames))
+		for _, name := range streamedMethodNames {
+			streamed["/"+o.serviceName+"/"+name] = struct{}{}
+		}
+
+		o.streamedDetector = func(fullMethodName string) bool {
+			_, found := streamed[fullMethodName]
+
+			return found
+		}
+	}
+}
+
+// WithStreamedDetector sets the function that tells streaming methods from unary ones. It matters for [One2Many] only.
+//
+// Without it the kind of a method is unknown; see the section on one-to-many in the package documentation for what
+// happens then.
+func WithStreamedDetector(detector StreamedDetectorFunc) Option {
+	return func(o *handlerOptions) {
+		o.streamedDetector = detector
+	}
+}
+
+// WithMode makes a handler that serves one mode. A director that answers with the other one ends its call in
+// codes.Internal. Without this option each answer of the director decides for its call.
+func WithMode(mode Mode) Option {
+	return func(o *handlerOptions) {
+		o.mode = mode
+		o.modeFixed = true
+	}
+}

@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// statusOr returns err if it is a gRPC status or the end of a context, which has a code of its own, and else a status with
+// code that says the same.
+func statusOr(code codes.Code, err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return status.FromContextError(err).Err()
+	}
+
+	return status.Error(code, oneLine(err.Error()))
+}
+
+// callerError is err, unless the caller is gone: then it is that.
+//
+// What grpc-go reports to a handler whose caller is gone depends on which of several goroutines saw it first.
+func (c *call) callerError(err error) error {
+	if gone := c.callerGone(); gone != nil {
+		return gone
+	}
+
+	return statusOr(codes.Internal, err)
+}
+
+// callerGone returns the status of a call whose caller has cancelled it or whose deadline is over, and nil while
+// the caller waits.
+//
+// The deadline is looked at first: grpc-go's transport cancels the context when its own timer for the
+// deadline fires, which may be a moment before the context's timer does.
+func (c *call) callerGone() error {
+	ctx := c.stream.Context()
+
+	err := ctx.Err()
+	if err == nil {
+		return nil
+	}
+
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		err = context.DeadlineExceeded
+	}
+
+	return status.FromContextError(err).Err()
+}
+
+// oneLine returns s without line breaks and other control characters, which have no place in names and messages
+// that end up in logs.
+func oneLine(s string) string {
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
+	if strings.IndexFunc(s, control) < 0 {
+		return s
+	}
+
+	return strings.Join(strings.FieldsFunc(s, control), " ")
+}
