@@ -5,7 +5,7 @@
 # by make alone. A target's "## text" is its line in `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race build fmt lint tidy check clean
+.PHONY: help demo test race build fmt lint conformance tidy check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ fmt: ## format and modernise the source
 
 lint: ## run the linters on every module (the list and its reasons: tools/lint)
 	tools/lint
+
+conformance: ## run third-party suites against the relay (h2spec, gRPC interop, Connect)
+	cd conformance && go run .
 
 tidy: ## tidy the go.mod of every module
 	@for m in $$(git ls-files '*go.mod'); do echo "$$m"; (cd "$$(dirname "$$m")" && go mod tidy) || exit 1; done

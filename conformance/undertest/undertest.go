@@ -38,6 +38,7 @@ var ErrUnsupported = errors.New("not supported by the proxy under test")
 // proxies are those that ByName knows, besides command lines.
 var proxies = map[string]Start{
 	"forward": Forward,
+	"proxy":   Library,
 }
 
 // Names returns what ByName takes, sorted.
