@@ -24,6 +24,8 @@ func newHandler(director StreamDirector, serviceName string, options []Option) *
 		o(&h.options)
 	}
 
+	h.options.fanoutLimits = h.options.fanoutLimits.withDefaults()
+
 	return h
 }
 

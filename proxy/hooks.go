@@ -109,6 +109,55 @@ func (t *target) rewriteFirst(ctx context.Context, f *Frame) (_ *Frame, err erro
 	return frameOf(after), nil
 }
 
+// infoRoom is the spare capacity of a message that AppendInfo gets, so that appending a name to it takes no second copy.
+const infoRoom = 128
+
+// appendInfo lets the backend put its information into a response message. The frame that it returns is the caller's.
+func (t *target) appendInfo(streaming bool, f *Frame) (_ *Frame, err error) {
+	if _, plain := t.backend.(*SingleBackend); plain {
+		return f.share(), nil
+	}
+
+	defer t.recovered("AppendInfo", &err)
+
+	// The hook may change what it gets, and the buffers belong to grpc-go and perhaps to other frames.
+	n := f.Len()
+	own := make([]byte, n, n+infoRoom)
+	f.data.CopyTo(own)
+
+	resp, err := t.backend.AppendInfo(streaming, own)
+	if err != nil {
+		return nil, hookError(codes.Internal, "AppendInfo", err)
+	}
+
+	return frameOf(resp), nil
+}
+
+// buildError lets the backend make a message of an error. A nil frame without an error means that it made none.
+func (t *target) buildError(streaming bool, cause error) (_ *Frame, err error) {
+	defer t.recovered("BuildError", &err)
+
+	payload, err := t.backend.BuildError(streaming, cause)
+	if err != nil {
+		return nil, hookError(codes.Internal, "BuildError", err)
+	}
+
+	if payload == nil {
+		return nil, nil
+	}
+
+	return frameOf(payload), nil
+}
+
+// hookError says which hook returned err. A status keeps its code.
+func hookError(code codes.Code, hook string, err error) error {
+	if s, ok := status.FromError(err); ok {
+		return status.Errorf(s.Code(), "proxy: %s: %s", hook, oneLine(s.Message()))
+	}
+
+	return status.Errorf(code, "proxy: %s: %s", hook, oneLine(err.Error()))
+}
+
 // done hands the outcome to the backend. A panic there has nowhere to go but the log.
 func (t *target) done(o Outcome) {
 	b, ok := t.backend.(DoneBackend)

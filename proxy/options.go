@@ -13,6 +13,7 @@ type handlerOptions struct {
 	streamedDetector StreamedDetectorFunc // nil: the kind of a method is unknown until it shows
 	mode             Mode
 	modeFixed        bool // WithMode was given
+	fanoutLimits     FanoutLimits
 }
 
 // WithMethodNames lists the methods that [RegisterService] registers, by their names without service or slash.

@@ -41,21 +41,20 @@ func (c *call) callerError(err error) error {
 // callerGone returns the status of a call whose caller has cancelled it or whose deadline is over, and nil while
 // the caller waits.
 //
-// The deadline is looked at first: grpc-go's transport cancels the context when its own timer for the
-// deadline fires, which may be a moment before the context's timer does.
+// The deadline is looked at first. Several timers run for it, in the context, in grpc-go's transport, which cancels the
+// context, and in the upstream streams, and any of them may be the first to fire.
 func (c *call) callerGone() error {
 	ctx := c.stream.Context()
 
-	err := ctx.Err()
-	if err == nil {
-		return nil
-	}
-
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		err = context.DeadlineExceeded
+		return status.FromContextError(context.DeadlineExceeded).Err()
 	}
 
-	return status.FromContextError(err).Err()
+	if err := ctx.Err(); err != nil {
+		return status.FromContextError(err).Err()
+	}
+
+	return nil
 }
 
 // oneLine returns s without line breaks and other control characters, which have no place in names and messages

@@ -26,8 +26,9 @@ type target struct {
 	begin   time.Time // zero when nobody asks for the outcome
 
 	// Set by open.
-	ctx    context.Context // of the upstream stream
-	stream grpc.ClientStream
+	ctx     context.Context // of the upstream stream
+	channel grpc.ClientConnInterface
+	stream  grpc.ClientStream
 
 	// Counted by the goroutine that sends. Atomic because the outcome may be read while that goroutine is still
 	// waiting for the caller (see finishEarly).
@@ -65,7 +66,7 @@ func (t *target) open(ctx context.Context) error {
 		return err
 	}
 
-	t.ctx = withoutHopKeys(out)
+	t.ctx, t.channel = withoutHopKeys(out), conn
 
 	t.stream, err = conn.NewStream(t.ctx, upstreamDesc, t.call.method, t.call.upstreamOptions(opts)...)
 

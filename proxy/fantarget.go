@@ -1,0 +1,231 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+)
+
+// fanTarget is one target of a fan-out.
+type fanTarget struct {
+	target
+	fan   *fanout
+	queue requestQueue
+
+	// Owned by the goroutine of run.
+	callCtx  context.Context // ends with the call, or when the target's part in it does
+	cancel   context.CancelFunc
+	response Frame
+	sender   sync.WaitGroup // the goroutine of sendRequests, if there is one
+
+	firstSent bool // owned by whoever sends: run, then the sender
+
+	errMu      sync.Mutex
+	requestErr error // guarded by errMu; why the requests ended before their end
+
+	part part // what the answer keeps of this target: guarded by concat.mu
+}
+
+func (t *fanTarget) init(f *fanout, b Backend, index int) {
+	t.target.init(f.call, b, index)
+	t.fan = f
+	t.queue.init(f.handler.options.fanoutLimits, &t.requestMessages)
+	t.callCtx, t.cancel = context.WithCancel(f.ctx)
+}
+
+// run is the life of the target: connect, send, receive, report. It returns when nothing of the target is left.
+func (t *fanTarget) run() {
+	defer t.cancel()
+
+	phase, err := t.exchange()
+
+	t.cancel()
+	t.queue.kill()
+	t.sender.Wait()
+	t.response.free()
+
+	phase, err = t.settle(phase, err)
+	t.finish(phase, err)
+}
+
+// exchange opens the stream and moves messages until it ends.
+func (t *fanTarget) exchange() (Phase, error) {
+	if err := t.open(t.callCtx); err != nil {
+		t.fan.answer.header(t, nil)
+
+		return PhaseConnect, statusOr(codes.Unavailable, err)
+	}
+
+	t.startRequests()
+
+	return t.pumpResponses()
+}
+
+// startRequests sends the requests here if they are all there and sending them cannot block, and else starts a goroutine.
+//
+// grpc-go lets each stream write 64 KiB, and the message that crosses that limit, before the transport must
+// have taken any of it, so the first message of a stream never blocks. Nothing is known of other channels.
+func (t *fanTarget) startRequests() {
+	if _, ok := t.channel.(*grpc.ClientConn); ok {
+		if batch, ok := t.queue.takeWhole(); ok {
+			if t.sendBatch(batch) {
+				t.halfClose()
+			}
+
+			return
+		}
+	}
+
+	t.sender.Go(t.sendRequests) // ends with the requests, or when the queue is killed
+}
+
+// sendRequests sends what the queue gives.
+func (t *fanTarget) sendRequests() {
+	for {
+		batch, complete := t.queue.take()
+		if len(batch) == 0 {
+			if complete {
+				t.halfClose()
+			}
+
+			return
+		}
+
+		if !t.sendBatch(batch) {
+			t.queue.kill()
+
+			return
+		}
+	}
+}
+
+// sendBatch sends and frees the messages. It reports false when no more can be sent.
+func (t *fanTarget) sendBatch(batch []mem.BufferSlice) bool {
+	ok := true
+
+	for i, data := range batch {
+		f := Frame{data: data}
+		ok = ok && t.sendOne(&f)
+		f.free()
+
+		batch[i] = nil
+	}
+
+	return ok
+}
+
+func (t *fanTarget) sendOne(f *Frame) bool {
+	m := f
+
+	if !t.firstSent {
+		t.firstSent = true
+
+		var err error
+		if m, err = t.rewriteFirst(t.ctx, f); err != nil {
+			t.endRequests(err)
+
+			return false
+		}
+	}
+
+	n := m.Len()
+	if err := t.stream.SendMsg(m); err != nil {
+		if err != io.EOF { // else the backend ended the call, and its status says why
+			t.endRequests(statusOr(codes.Internal, err))
+		}
+
+		return false
+	}
+
+	t.sent(n)
+
+	return true
+}
+
+func (t *fanTarget) halfClose() {
+	if err := t.stream.CloseSend(); err != nil {
+		t.endRequests(statusOr(codes.Internal, err))
+	}
+}
+
+// endRequests ends the target's part in the call because of its requests.
+func (t *fanTarget) endRequests(err error) {
+	t.errMu.Lock()
+	if t.requestErr == nil {
+		t.requestErr = err
+	}
+	t.errMu.Unlock()
+
+	t.cancel()
+}
+
+// pumpResponses takes the header, the messages and the trailer.
+func (t *fanTarget) pumpResponses() (Phase, error) {
+	header, err := t.stream.Header()
+	if header != nil {
+		dropHopKeys(header)
+		t.header = header
+	}
+
+	t.fan.answer.header(t, t.header)
+
+	if err != nil {
+		return PhaseResponse, statusOr(codes.Unavailable, err)
+	}
+
+	for {
+		if err := t.stream.RecvMsg(&t.response); err != nil {
+			trailer := t.stream.Trailer()
+			dropHopKeys(trailer)
+			t.trailer = trailer
+
+			if err == io.EOF {
+				return PhaseComplete, nil
+			}
+
+			return PhaseComplete, statusOr(codes.Unknown, err)
+		}
+
+		t.received(t.response.Len())
+
+		if err := t.fan.answer.message(t, &t.response); err != nil {
+			return PhaseHook, err
+		}
+
+		t.response.free()
+
+		if t.callCtx.Err() != nil { // what the stream has buffered would still come
+			return PhaseCancelled, status.FromContextError(t.callCtx.Err()).Err()
+		}
+	}
+}
+
+// settle finds out why the target ended and, when that is the target's own error, puts it into the answer.
+func (t *fanTarget) settle(phase Phase, err error) (Phase, error) {
+	if err == nil {
+		return phase, nil
+	}
+
+	t.errMu.Lock()
+	requestErr := t.requestErr
+	t.errMu.Unlock()
+
+	switch {
+	case t.fan.ctx.Err() != nil || t.fan.callerGone() != nil:
+		return PhaseCancelled, err
+	case requestErr != nil && phase != PhaseHook:
+		phase, err = PhaseRequest, requestErr
+	}
+
+	t.fan.answer.failure(t, err)
+
+	return phase, err
+}
