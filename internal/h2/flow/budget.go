@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import "sync/atomic"
+
+// Budget bounds the memory that many windows may take together. A nil *Budget
+// has no bound.
+type Budget struct {
+	max  int64
+	used atomic.Int64
+}
+
+// NewBudget returns a budget of n octets.
+func NewBudget(n int64) *Budget { return &Budget{max: n} }
+
+// Reserve takes n octets and says whether they were there; if not, nothing is
+// taken.
+func (b *Budget) Reserve(n int64) bool {
+	if b == nil {
+		return true
+	}
+	for {
+		used := b.used.Load()
+		if n > b.max-used {
+			return false
+		}
+		if b.used.CompareAndSwap(used, used+n) {
+			return true
+		}
+	}
+}
+
+// Release gives n reserved octets back.
+func (b *Budget) Release(n int64) {
+	if b != nil {
+		b.used.Add(-n)
+	}
+}
+
+// Used returns how many octets are taken.
+func (b *Budget) Used() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.used.Load()
+}
