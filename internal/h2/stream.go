@@ -84,11 +84,15 @@ func (s *Stream) Send(b *Batch, p []byte, end bool) (passed int, err error) {
 	if s.sendOver() {
 		return len(p), nil
 	}
+	if len(p) == 0 && s.queue.n > 0 {
+		s.endQueued = end
+		return 0, nil
+	}
 	if s.queue.n == 0 && len(c.out) < c.cfg.HighWater {
 		passed = min(len(p), c.room(s))
 	}
 	rest := p[passed:]
-	if passed > 0 || len(p) == 0 {
+	if passed > 0 || len(p) == 0 && end {
 		c.appendData(s, p[:passed], end && len(rest) == 0)
 		b.touch(c)
 	}

@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// A Backend is a set of endpoints of which any can serve a call. Its fields must not change once
+// calls are forwarded to it.
+type Backend struct {
+	// Name is for messages and metrics.
+	Name string
+
+	// Endpoints is where calls go. The backend does not own them: whoever made them closes them.
+	Endpoints []*Endpoint
+
+	// Pick chooses the endpoint for each call, and for each further attempt. nil means round robin.
+	Pick PickFunc
+
+	next atomic.Uint64
+}
+
+// A PickFunc chooses one of a backend's endpoints for a call, or nil if none will do. candidates are
+// those that are ready or, if none is, those that are being connected; it has at least one element and
+// must not be kept or changed. It may be called from many goroutines at once, must not block, and may use
+// only the getters of the call.
+type PickFunc func(c *Call, candidates []*Endpoint) *Endpoint
+
+// pick chooses an endpoint.
+func (b *Backend) pick(c *Call) (*Endpoint, error) {
+	if b.Pick == nil {
+		return b.roundRobin()
+	}
+	for _, want := range [...]State{Ready, Connecting} {
+		var array [16]*Endpoint
+		candidates := array[:0]
+		for _, e := range b.Endpoints {
+			if e.State() == want {
+				candidates = append(candidates, e)
+			}
+		}
+		if len(candidates) == 0 {
+			continue
+		}
+		if e := b.Pick(c, candidates); e != nil {
+			return e, nil
+		}
+		return nil, fmt.Errorf("backend %s: no endpoint fits the call", b.Name)
+	}
+	return nil, b.unavailable()
+}
+
+// roundRobin takes the next ready endpoint in turn, or the next that is being connected.
+func (b *Backend) roundRobin() (*Endpoint, error) {
+	n := uint64(len(b.Endpoints))
+	if n == 0 {
+		return nil, b.unavailable()
+	}
+	start := b.next.Add(1) - 1
+	var second *Endpoint
+	for i := range n {
+		e := b.Endpoints[(start+i)%n]
+		switch e.State() {
+		case Ready:
+			return e, nil
+		case Connecting:
+			if second == nil {
+				second = e
+			}
+		}
+	}
+	if second == nil {
+		return nil, b.unavailable()
+	}
+	return second, nil
+}
+
+// unavailable says why no endpoint can be had.
+func (b *Backend) unavailable() error {
+	if len(b.Endpoints) == 0 {
+		return fmt.Errorf("backend %s has no endpoint", b.Name)
+	}
+	var last error
+	for _, e := range b.Endpoints {
+		if err := e.Err(); err != nil {
+			last = err
+		}
+	}
+	if last == nil {
+		return fmt.Errorf("backend %s: no endpoint is available", b.Name)
+	}
+	return fmt.Errorf("backend %s: no endpoint is available, last error: %w", b.Name, last)
+}

@@ -1,0 +1,245 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"iter"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// A Call is one gRPC call on its way through the relay: a stream of a client's
+// connection joined to one of an endpoint's. The exported methods are for Route functions, and what
+// they start: any goroutine may call them, while the Set, Add and Del methods are only allowed before Forward.
+type Call struct {
+	// Immutable once routed.
+	srv     *Server
+	dc      *downConn
+	start   time.Time
+	host    string
+	path    string
+	service string
+	method  string
+	content string        // the request's content-type
+	timeout time.Duration // grpc-timeout; 0: none
+	budget  *h2.Budget
+
+	down h2.Stream
+
+	mu sync.Mutex
+	// Guarded by mu.
+	stage     stage
+	decision  decision
+	routed    bool // Route returned; a decision is carried out by who makes it
+	ep        *Endpoint
+	up        *attempt // the current one; nil before the first
+	first     attempt
+	attempts  int
+	responded bool // the response's header block was sent
+	code      codes.Code
+	reason    string
+	maxMsg    uint32
+	deadline  *time.Timer
+	cancel    context.CancelFunc // of Context; nil while nobody asked
+	ctx       context.Context
+
+	req      []hpack.Field // the request's fields, as they will be sent
+	reqArray [16]hpack.Field
+	reqCount messageCounter
+	resCount messageCounter
+	reqEnd   bool // END_STREAM of the request arrived
+
+	// The request's octets from its start: kept until the upstream's stream is
+	// open, and for as long as another attempt is possible.
+	replay      []byte
+	replayArray [128]byte
+	replayOver  bool // more came than is kept
+	unpassed    int  // octets of replay that are not granted to the client again
+}
+
+// An attempt is one stream to an upstream on behalf of a call.
+type attempt struct {
+	h2.Stream
+	call *Call
+	skip int // octets of its queue that the client was granted before; guarded by call.mu
+}
+
+// stage is how far a call is.
+type stage uint8
+
+const (
+	stageRouting stage = iota // Route has not decided
+	stageWaiting              // in an endpoint's queue
+	stageOpen                 // joined to an upstream's stream
+	stageDone                 // over; what was sent may still be on its way
+)
+
+// decision is what a Route function decided.
+type decision struct {
+	made    bool
+	backend *Backend
+	status  *status.Status
+	reason  string
+}
+
+// maxReplay bounds the octets of a request that are kept for another attempt.
+const maxReplay = 32 << 10
+
+// Host returns the :authority, or the host field where it is missing.
+func (c *Call) Host() string { return c.host }
+
+// Path returns the canonical path, "/service/method".
+func (c *Call) Path() string { return c.path }
+
+// Service returns the service's full name.
+func (c *Call) Service() string { return c.service }
+
+// Method returns the method's name.
+func (c *Call) Method() string { return c.method }
+
+// ContentType returns the request's content-type.
+func (c *Call) ContentType() string { return c.content }
+
+// Start returns when the request's header block arrived.
+func (c *Call) Start() time.Time { return c.start }
+
+// Timeout returns the caller's grpc-timeout; ok is false without one.
+func (c *Call) Timeout() (d time.Duration, ok bool) { return c.timeout, c.timeout > 0 }
+
+// RemoteAddr returns the client's address.
+func (c *Call) RemoteAddr() net.Addr { return c.dc.h2.NetConn().RemoteAddr() }
+
+// TLS returns the client's TLS connection, or nil without TLS.
+func (c *Call) TLS() *tls.ConnectionState { return c.dc.tls }
+
+// Header returns the first value of a request field, by its name in lower case.
+// Binary values ("-bin") come as on the wire, in base64.
+func (c *Call) Header(name string) (value string, ok bool) {
+	for i := range c.req {
+		if c.req[i].Name == name {
+			return c.req[i].Value, true
+		}
+	}
+	return "", false
+}
+
+// Headers returns all request fields in their order, pseudo-header fields included.
+func (c *Call) Headers() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for i := range c.req {
+			if !yield(c.req[i].Name, c.req[i].Value) {
+				return
+			}
+		}
+	}
+}
+
+// SetHeader sets a request field, by its name in lower case; ":authority" as well.
+func (c *Call) SetHeader(name, value string) {
+	for i := range c.req {
+		if c.req[i].Name == name {
+			c.req[i].Value = value
+			rest := slices.DeleteFunc(c.req[i+1:], func(f hpack.Field) bool { return f.Name == name })
+			c.req = c.req[:i+1+len(rest)]
+			return
+		}
+	}
+	c.AddHeader(name, value)
+}
+
+// AddHeader adds a request field, by its name in lower case, after those that are there.
+func (c *Call) AddHeader(name, value string) {
+	c.req = append(c.req, hpack.Field{Name: name, Value: value})
+}
+
+// DelHeader removes all request fields of the name in lower case.
+func (c *Call) DelHeader(name string) {
+	c.req = slices.DeleteFunc(c.req, func(f hpack.Field) bool { return f.Name == name })
+}
+
+// SetMaxRequestMessage bounds each message of this call's request, in octets; 0 means no bound.
+func (c *Call) SetMaxRequestMessage(n uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.maxMsg = n
+}
+
+// Context returns a context that ends with the call, for whatever a Route
+// function starts. It has the caller's deadline, and no values.
+func (c *Call) Context() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx == nil {
+		if c.timeout > 0 {
+			c.ctx, c.cancel = context.WithDeadline(context.Background(), c.start.Add(c.timeout))
+		} else {
+			c.ctx, c.cancel = context.WithCancel(context.Background())
+		}
+		if c.stage == stageDone {
+			c.cancel()
+		}
+	}
+	return c.ctx
+}
+
+// Forward sends the call to b. It returns false, and does nothing, if the call is decided
+// already or over.
+func (c *Call) Forward(b *Backend) bool { return c.decide(decision{backend: b}) }
+
+// Reject answers the call with st, which is sent as it is. reason goes to [CallStats]; empty means [ReasonRejected]. A nil or OK
+// status is answered as Unknown. It returns false, and does nothing, if the call is decided already or over.
+func (c *Call) Reject(st *status.Status, reason string) bool {
+	if st.Code() == codes.OK {
+		st = status.New(codes.Unknown, "relay: rejected without a status")
+	}
+	return c.decide(decision{status: st, reason: or(reason, ReasonRejected)})
+}
+
+func (c *Call) decide(d decision) bool {
+	var b h2.Batch
+	c.mu.Lock()
+	if c.decision.made || c.stage == stageDone {
+		c.mu.Unlock()
+		return false
+	}
+	c.decision, c.decision.made = d, true
+	if c.routed {
+		c.act(&b)
+	}
+	c.mu.Unlock()
+	b.Flush()
+	return true
+}
+
+// act carries out the decision. mu is held.
+func (c *Call) act(b *h2.Batch) {
+	if c.decision.backend == nil {
+		c.fail(b, c.decision.status, c.decision.reason)
+		return
+	}
+	c.connect(b)
+}
+
+// stats returns what CallEnded gets. mu is held.
+func (c *Call) stats() CallStats {
+	s := CallStats{
+		Start: c.start, Duration: time.Since(c.start), Code: c.code, Reason: c.reason, Attempts: c.attempts,
+		RequestMessages: c.reqCount.messages, RequestBytes: c.reqCount.bytes,
+		ResponseMessages: c.resCount.messages, ResponseBytes: c.resCount.bytes,
+	}
+	if c.ep != nil {
+		s.Endpoint = c.ep.addr
+	}
+	return s
+}

@@ -1,0 +1,183 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// requestData moves octets of the request to the upstream, or keeps them while
+// there is none. It returns how many need no more memory. mu is held.
+func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
+	if c.stage == stageDone {
+		return len(p)
+	}
+	if n := c.reqCount.feed(p, c.maxMsg); n > 0 {
+		c.dropUpstream(b, frame.Cancel)
+		c.fail(b, failure(codes.ResourceExhausted, ReasonMessageTooLarge,
+			fmt.Sprintf("request message of %d octets, at most %d allowed", n, c.maxMsg)), ReasonMessageTooLarge)
+		return len(p)
+	}
+	c.reqEnd = c.reqEnd || end
+	if c.stage != stageOpen {
+		c.keep(p)
+		c.unpassed += len(p)
+		return 0
+	}
+	c.keepForRetry(p)
+	passed, err := c.up.Send(b, p, end)
+	if err != nil {
+		c.overBudget(b)
+		return len(p)
+	}
+	return passed
+}
+
+// keep puts octets into the replay buffer. Before a stream is open all are kept: the client's
+// window bounds them. mu is held.
+func (c *Call) keep(p []byte) {
+	if c.replay == nil {
+		c.replay = c.replayArray[:0]
+	}
+	c.replay = append(c.replay, p...)
+}
+
+// keepForRetry keeps octets that were sent already, while a retry is possible. mu is held.
+func (c *Call) keepForRetry(p []byte) {
+	if c.replayOver || c.responded {
+		return
+	}
+	if len(c.replay)+len(p) > maxReplay {
+		c.replayOver, c.replay = true, nil
+		return
+	}
+	c.keep(p)
+}
+
+// connect picks an endpoint and opens a stream to it, now or when one can be. mu is held.
+func (c *Call) connect(b *h2.Batch) {
+	for range maxPicks {
+		ep, err := c.decision.backend.pick(c)
+		if err != nil {
+			c.fail(b, failure(codes.Unavailable, ReasonNoEndpoint, err.Error()), ReasonNoEndpoint)
+			return
+		}
+		c.ep = ep
+		switch ep.submit(c, b) {
+		case submitOpened, submitQueued:
+			return
+		case submitFull:
+			c.ep = nil
+			c.fail(b, failure(codes.Unavailable, ReasonQueueFull,
+				fmt.Sprintf("backend %s: endpoint %s: too many calls wait for a stream", c.decision.backend.Name, ep.addr)), ReasonQueueFull)
+			return
+		}
+		c.ep = nil // closed, or failed just now: another one
+	}
+	c.fail(b, failure(codes.Unavailable, ReasonConnect,
+		fmt.Sprintf("backend %s: endpoints come and go", c.decision.backend.Name)), ReasonConnect)
+}
+
+// maxPicks bounds how often a call is offered to an endpoint that closes at that moment.
+const maxPicks = 5
+
+// open opens the call's stream on uc and sends what is kept of the request. mu is held.
+func (c *Call) open(uc *upConn, b *h2.Batch) error {
+	a := &c.first
+	if c.attempts > 0 {
+		a = new(attempt)
+	}
+	a.call, a.Owner = c, a
+	end := c.reqEnd && len(c.replay) == 0
+	var array [24]hpack.Field
+	if err := uc.h2.Open(b, &a.Stream, c.upstreamFields(array[:0], uc), end); err != nil {
+		return err
+	}
+	c.attempts++
+	c.up = a
+	c.stage = stageOpen
+	if len(c.replay) > 0 {
+		c.sendKept(b)
+	}
+	return nil
+}
+
+// sendKept sends the replay buffer. mu is held.
+func (c *Call) sendKept(b *h2.Batch) {
+	n := len(c.replay)
+	before := n - c.unpassed // granted to the client by an earlier attempt
+	c.unpassed = 0
+	passed, err := c.up.Send(b, c.replay, c.reqEnd)
+	if err != nil {
+		c.overBudget(b)
+		return
+	}
+	c.up.skip = max(0, before-passed)
+	if passed > before {
+		c.down.Consumed(b, passed-before)
+	}
+	if n > maxReplay {
+		c.replayOver, c.replay = true, nil
+	}
+}
+
+// upstreamFields appends the request's fields as they are sent to uc. mu is held.
+func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn) []hpack.Field {
+	authority := false
+	for _, f := range c.req {
+		switch f.Name {
+		case ":scheme":
+			f.Value = uc.scheme
+		case ":authority":
+			authority = true
+			f.Value = or(uc.ep.cfg.Authority, f.Value)
+		case "grpc-timeout":
+			f.Value = c.timeLeft(f.Value)
+		}
+		if !authority && len(f.Name) > 0 && f.Name[0] != ':' {
+			authority = true
+			if host := or(uc.ep.cfg.Authority, c.host); host != "" {
+				dst = append(dst, hpack.Field{Name: ":authority", Value: host})
+			}
+		}
+		dst = append(dst, f)
+	}
+	dst = append(dst, hpack.Field{Name: "te", Value: "trailers"})
+	return c.srv.forwardFields(dst, c)
+}
+
+// timeLeft returns the grpc-timeout less the time spent, or the caller's own text
+// while that is next to nothing: rewriting it gains no one.
+func (c *Call) timeLeft(text string) string {
+	spent := time.Since(c.start)
+	if spent < c.timeout/1000 {
+		return text
+	}
+	return formatTimeout(c.timeout - spent)
+}
+
+// dropUpstream takes the call from its endpoint: out of the queue, or off its stream. mu is held.
+func (c *Call) dropUpstream(b *h2.Batch, code frame.Code) {
+	switch c.stage {
+	case stageWaiting:
+		c.ep.forget(c)
+	case stageOpen:
+		c.up.Reset(b, code)
+	}
+}
+
+// overBudget ends a call whose octets nobody reads fast enough. A status would have to wait behind them,
+// so the stream is reset: gRPC maps the code to RESOURCE_EXHAUSTED. mu is held.
+func (c *Call) overBudget(b *h2.Batch) {
+	c.dropUpstream(b, frame.Cancel)
+	c.down.Reset(b, frame.EnhanceYourCalm)
+	c.finish(codes.ResourceExhausted, ReasonBufferBudget)
+}

@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// response takes the header block that opens the upstream's response. mu is held.
+func (c *Call) response(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
+	httpStatus := head.Fields[0].Value
+	if httpStatus[0] == '1' {
+		return // interim responses have no place in gRPC
+	}
+	contentType := find(head.Fields, "content-type")
+	switch {
+	case httpStatus != "200" && find(head.Fields, "grpc-status") == "":
+		c.abort(b, codeOfHTTP(httpStatus), ReasonUpstreamNotGRPC, fmt.Sprintf("upstream answered with HTTP status %s and content-type %q", httpStatus, contentType))
+		return
+	case httpStatus == "200" && !isGRPC(contentType):
+		c.abort(b, codes.Unknown, ReasonUpstreamNotGRPC, fmt.Sprintf("upstream answered with content-type %q, expected application/grpc", contentType))
+		return
+	}
+	c.responded = true
+	c.replay = nil
+	c.down.SendHeaders(b, forwardable(head.Fields, scratch), head.EndStream)
+	if head.EndStream {
+		c.complete(b, head.Fields)
+	}
+}
+
+// trailers takes the header block that ends the upstream's response. mu is held.
+func (c *Call) trailers(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
+	c.down.SendHeaders(b, forwardable(head.Fields, scratch), true)
+	c.complete(b, head.Fields)
+}
+
+// responseData takes octets of the upstream's response, and returns how many need no more memory. mu is held.
+func (c *Call) responseData(b *h2.Batch, p []byte, end bool) (passed int) {
+	c.resCount.feed(p, 0)
+	passed, err := c.down.Send(b, p, false)
+	switch {
+	case err != nil:
+		c.overBudget(b)
+		return len(p)
+	case end:
+		c.up.Reset(b, frame.Cancel) // if the request has not ended
+		c.fail(b, failure(codes.Internal, ReasonUpstreamNoStatus, "upstream ended the response without a status"), ReasonUpstreamNoStatus)
+	}
+	return passed
+}
+
+// complete notes that the upstream's response, which ended with fields, is handed over. mu is held.
+func (c *Call) complete(b *h2.Batch, fields []hpack.Field) {
+	c.down.StopReceiving(b)
+	c.up.Reset(b, frame.NoError) // if the request has not ended
+	c.finish(codeOf(find(fields, "grpc-status")), "")
+}
+
+// codeOf reads a grpc-status.
+func codeOf(s string) codes.Code {
+	n := 0
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' || n > 1e6 {
+			return codes.Unknown
+		}
+		n = 10*n + int(c-'0')
+	}
+	if s == "" {
+		return codes.Unknown
+	}
+	return codes.Code(n)
+}
+
+// abort ends the call because of what the upstream did. mu is held.
+func (c *Call) abort(b *h2.Batch, code codes.Code, reason, msg string) {
+	if c.up != nil {
+		c.up.Reset(b, frame.Cancel)
+	}
+	where := ""
+	if c.ep != nil {
+		where = "backend " + c.decision.backend.Name + ": endpoint " + c.ep.addr + ": "
+	}
+	c.fail(b, failure(code, reason, where+msg), reason)
+}
+
+// fail answers the client with st: as trailers-only, or as trailers where the response
+// began. mu is held.
+func (c *Call) fail(b *h2.Batch, st *status.Status, reason string) {
+	var array [8]hpack.Field
+	fields := array[:0]
+	if !c.responded {
+		fields = append(fields,
+			hpack.Field{Name: ":status", Value: "200"},
+			hpack.Field{Name: "content-type", Value: c.content})
+	}
+	c.responded = true
+	c.down.SendHeaders(b, statusFields(fields, st), true)
+	c.down.StopReceiving(b)
+	c.finish(st.Code(), reason)
+}
+
+// finish ends the call: nothing moves any more but what is queued for the client. mu is held.
+func (c *Call) finish(code codes.Code, reason string) {
+	if c.stage == stageDone {
+		return
+	}
+	c.stage = stageDone
+	c.code, c.reason = code, reason
+	c.replay = nil
+	if c.deadline != nil {
+		c.deadline.Stop()
+	}
+	if c.cancel != nil {
+		c.cancel()
+	}
+	if c.ep != nil {
+		c.ep.inFlight.Add(-1)
+	}
+	if h := c.srv.Hooks.CallEnded; h != nil {
+		h(c, c.stats())
+	}
+}
+
+// upstreamEnd takes the early end of the current attempt: another one where the
+// upstream provably did nothing, or a status. mu is held.
+func (c *Call) upstreamEnd(b *h2.Batch, e h2.End) {
+	if e.Unprocessed && !c.responded && !c.replayOver && c.attempts < maxAttempts {
+		c.stage = stageRouting
+		c.ep.inFlight.Add(-1)
+		c.ep = nil
+		c.connect(b)
+		return
+	}
+	var ferr *frame.Error
+	switch {
+	case e.Err == nil && e.Code == frame.NoError && c.responded:
+		c.abort(b, codes.Internal, ReasonUpstreamReset, "stream was reset with NO_ERROR before its status")
+	case e.Err == nil:
+		c.abort(b, codeOfReset(e.Code), ReasonUpstreamReset, "stream was reset with "+e.Code.String())
+	case asError(e.Err, &ferr) && !ferr.Connection():
+		c.abort(b, codes.Internal, ReasonUpstreamProtocol, ferr.Error())
+	default:
+		c.abort(b, codes.Unavailable, ReasonUpstreamLost, "connection lost: "+e.Err.Error())
+	}
+}
+
+// maxAttempts bounds the transparent retries of a call.
+const maxAttempts = 4
+
+// find returns the value of the first field of the name, or "".
+func find(fields []hpack.Field, name string) string {
+	for i := range fields {
+		if fields[i].Name == name {
+			return fields[i].Value
+		}
+	}
+	return ""
+}
+
+// forwardable returns the fields that are forwarded to the client: fields itself, where all are.
+func forwardable(fields []hpack.Field, scratch *[]hpack.Field) []hpack.Field {
+	drop := func(name string) bool { return name == "content-length" }
+	for i := range fields {
+		if !drop(fields[i].Name) {
+			continue
+		}
+		out := append((*scratch)[:0], fields[:i]...)
+		for _, f := range fields[i+1:] {
+			if !drop(f.Name) {
+				out = append(out, f)
+			}
+		}
+		*scratch = out
+		return out
+	}
+	return fields
+}

@@ -1,0 +1,210 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"crypto/tls"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// downConn is a client's connection.
+type downConn struct {
+	srv *Server
+	h2  *h2.Conn
+	tls *tls.ConnectionState // nil without TLS
+	// forwarded is what x-forwarded-for gets, empty for nothing.
+	forwarded string
+	trusted   bool
+}
+
+var _ h2.Events = (*downConn)(nil)
+
+// NewStream makes a stream's memory: a Call holds both of its streams.
+func (d *downConn) NewStream(*h2.Conn) *h2.Stream {
+	c := &Call{srv: d.srv, dc: d, budget: d.srv.budget, maxMsg: d.srv.Limits.MaxRequestMessage}
+	c.down.Owner = c
+	return &c.down
+}
+
+// Headers takes a request's header block, or its trailers.
+func (d *downConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
+	switch o := s.Owner.(type) {
+	case *httpStream:
+		o.trailers(head)
+	case *Call:
+		if o.start.IsZero() {
+			d.request(o, b, head)
+			return
+		}
+		// gRPC has no request trailers; their END_STREAM counts.
+		d.end(o, b)
+	}
+}
+
+func (d *downConn) end(c *Call, b *h2.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.requestData(b, nil, true)
+}
+
+// Data takes octets of a request.
+func (d *downConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
+	c, ok := s.Owner.(*Call)
+	if !ok {
+		return s.Owner.(*httpStream).data(p, end)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.requestData(b, p, end)
+}
+
+// End is told when the client resets a stream, breaks a rule on it, or its connection is lost.
+func (d *downConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
+	c, ok := s.Owner.(*Call)
+	if !ok {
+		s.Owner.(*httpStream).lost()
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stage == stageDone {
+		return
+	}
+	c.dropUpstream(b, frame.Cancel)
+	c.finish(codes.Canceled, ReasonCanceled)
+}
+
+// Credit is told when response octets left that the client had no room for.
+func (d *downConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
+	c, ok := s.Owner.(*Call)
+	if !ok {
+		s.Owner.(*httpStream).credit()
+		return
+	}
+	c.mu.Lock()
+	up := c.up
+	c.mu.Unlock()
+	if up != nil {
+		up.Consumed(b, n)
+	}
+}
+
+func (d *downConn) Free(*h2.Conn, *h2.Batch)               {}
+func (d *downConn) Ready(*h2.Conn, *h2.Batch)              {}
+func (d *downConn) GoAway(*h2.Conn, *h2.Batch, frame.Code) {}
+
+// request starts a call from its header block.
+func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
+	c.start = time.Now()
+	c.reqEnd = head.EndStream
+	if head.TooLarge != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.content = "application/grpc"
+		c.fail(b, failure(codes.ResourceExhausted, ReasonHeadersTooLarge, "request headers: "+head.TooLarge.Error()), ReasonHeadersTooLarge)
+		return
+	}
+	method := c.take(head.Fields)
+	if !isGRPC(c.content) || method != "POST" {
+		d.serveHTTP(c, b, head)
+		return
+	}
+	c.route(b)
+}
+
+// take copies the request's fields into the call, without those that are not forwarded,
+// and notes what routing needs. It returns the :method.
+func (c *Call) take(fields []hpack.Field) (method string) {
+	c.req = c.reqArray[:0]
+	for _, f := range fields {
+		switch f.Name {
+		case ":method":
+			method = f.Value
+		case ":path":
+			c.path = f.Value
+		case ":authority":
+			c.host = f.Value
+		case "host":
+			if c.host == "" {
+				c.host = f.Value
+			}
+			continue // becomes :authority
+		case "content-type":
+			c.content = f.Value
+		case "grpc-timeout":
+			c.takeTimeout(f.Value)
+		case "content-length", "te":
+			continue
+		case "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-client-cert", "forwarded":
+			if !c.dc.trusted {
+				continue
+			}
+		}
+		c.req = append(c.req, f)
+	}
+	return method
+}
+
+// badTimeout marks a grpc-timeout that cannot be read.
+const badTimeout = -1
+
+func (c *Call) takeTimeout(s string) {
+	d, ok := parseTimeout(s)
+	switch {
+	case !ok:
+		c.timeout = badTimeout
+	case c.timeout != badTimeout:
+		c.timeout = max(d, 1)
+	}
+}
+
+// route checks the request and asks the Route function.
+func (c *Call) route(b *h2.Batch) {
+	var ok bool
+	c.service, c.method, ok = splitPath(c.path)
+	c.mu.Lock()
+	switch {
+	case !ok:
+		c.fail(b, failure(codes.Unimplemented, ReasonMalformedPath, "malformed path, expected /service/method"), ReasonMalformedPath)
+	case c.timeout == badTimeout:
+		c.fail(b, failure(codes.Internal, ReasonMalformedTimeout, "malformed grpc-timeout, expected up to 8 digits and one of H M S m u n"), ReasonMalformedTimeout)
+	case c.srv.overloaded.Load():
+		c.fail(b, failure(codes.Unavailable, ReasonMemory, "proxy is short of memory"), ReasonMemory)
+	default:
+		c.armDeadline()
+		c.mu.Unlock()
+		c.srv.Route(c)
+		c.mu.Lock()
+		c.routed = true
+		if c.decision.made && c.stage == stageRouting {
+			c.act(b)
+		}
+	}
+	c.mu.Unlock()
+}
+
+// armDeadline has the call end with the caller's deadline. mu is held.
+func (c *Call) armDeadline() {
+	if c.timeout > 0 {
+		c.deadline = time.AfterFunc(c.timeout, c.expire)
+	}
+}
+
+// expire ends the call at its deadline.
+func (c *Call) expire() {
+	var b h2.Batch
+	c.mu.Lock()
+	if c.stage != stageDone {
+		c.dropUpstream(&b, frame.Cancel)
+		c.fail(&b, failure(codes.DeadlineExceeded, ReasonDeadline, "deadline exceeded"), ReasonDeadline)
+	}
+	c.mu.Unlock()
+	b.Flush()
+}

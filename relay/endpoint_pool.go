@@ -1,0 +1,238 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
+)
+
+// submission is what became of a call offered to an endpoint.
+type submission int
+
+const (
+	submitOpened submission = iota // its stream is open
+	submitQueued                   // it waits for a connection or a stream
+	submitFull                     // too many wait
+	submitGone                     // the endpoint closed, or failed just now
+)
+
+// submit opens a stream for c, or has it wait for one. c.mu is held.
+func (e *Endpoint) submit(c *Call, b *h2.Batch) submission {
+	e.mu.Lock()
+	n := len(e.conns)
+	if n == 1 && len(e.waiting) == 0 {
+		u := e.conns[0]
+		e.mu.Unlock()
+		// The common case, without a copy of the list.
+		if err := c.open(u, b); err == nil {
+			e.inFlight.Add(1)
+			return submitOpened
+		}
+		e.mu.Lock()
+	} else if n > 1 && len(e.waiting) == 0 {
+		conns := slices.Clone(e.conns)
+		e.mu.Unlock()
+		start := int(e.turn.Add(1))
+		for i := range conns {
+			if err := c.open(conns[(start+i)%n], b); err == nil {
+				e.inFlight.Add(1)
+				return submitOpened
+			}
+		}
+		e.mu.Lock()
+	}
+	defer e.mu.Unlock()
+	return e.enqueue(c, b)
+}
+
+// enqueue has c wait. mu and c.mu are held.
+func (e *Endpoint) enqueue(c *Call, b *h2.Batch) submission {
+	if e.closed || len(e.conns) == 0 && e.fails > 0 {
+		return submitGone
+	}
+	if len(e.waiting) >= e.cfg.MaxWaiting {
+		return submitFull
+	}
+	e.waiting = append(e.waiting, c)
+	e.inFlight.Add(1)
+	c.stage = stageWaiting
+	e.growLocked()
+	for _, u := range e.conns {
+		u.h2.NotifyFree(b)
+	}
+	return submitQueued
+}
+
+// growLocked starts a further connection for calls that wait. mu is held.
+func (e *Endpoint) growLocked() {
+	if e.dialing == 0 && len(e.conns) < e.cfg.MaxConnections && (len(e.conns) > 0 || e.fails == 0) {
+		e.dialLocked()
+	}
+}
+
+// forget takes c out of the queue. c.mu is held.
+func (e *Endpoint) forget(c *Call) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i := slices.Index(e.waiting, c); i >= 0 {
+		e.waiting = slices.Delete(e.waiting, i, i+1)
+	}
+}
+
+// next takes the first call from the queue, with a snapshot of the connections.
+func (e *Endpoint) next() (*Call, []*upConn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.waiting) == 0 || len(e.conns) == 0 {
+		return nil, nil
+	}
+	c := e.waiting[0]
+	e.waiting[0] = nil
+	e.waiting = e.waiting[1:]
+	return c, slices.Clone(e.conns)
+}
+
+// serveWaiting opens streams for calls that wait, in their order, while there is room. No lock is held.
+func (e *Endpoint) serveWaiting(b *h2.Batch) {
+	for {
+		c, conns := e.next()
+		if c == nil {
+			return
+		}
+		if !e.openWaiting(c, conns, b) {
+			return
+		}
+	}
+}
+
+// openWaiting opens a stream for a call from the queue, or puts it back and returns false.
+func (e *Endpoint) openWaiting(c *Call, conns []*upConn, b *h2.Batch) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stage != stageWaiting || c.ep != e {
+		return true // over meanwhile
+	}
+	start := int(e.turn.Add(1))
+	for i := range conns {
+		if err := c.open(conns[(start+i)%len(conns)], b); err == nil {
+			return true
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waiting = slices.Insert(e.waiting, 0, c)
+	e.growLocked()
+	for _, u := range e.conns {
+		u.h2.NotifyFree(b)
+	}
+	return false
+}
+
+// connReady puts a connection into service.
+func (e *Endpoint) connReady(u *upConn, b *h2.Batch) {
+	e.mu.Lock()
+	u.readyAt = time.Now()
+	e.dialing--
+	e.fails, e.err = 0, nil
+	if !e.closed {
+		e.conns = append(e.conns, u)
+	}
+	e.setState()
+	e.mu.Unlock()
+	e.serveWaiting(b)
+}
+
+// connRetired takes a connection out of service; its streams go on.
+func (e *Endpoint) connRetired(u *upConn, _ *h2.Batch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.removeLocked(u)
+}
+
+// removeLocked takes u from the list, and starts a successor for the last one. mu is held.
+func (e *Endpoint) removeLocked(u *upConn) {
+	i := slices.Index(e.conns, u)
+	if i < 0 {
+		return
+	}
+	e.conns = slices.Delete(slices.Clone(e.conns), i, i+1)
+	if len(e.conns) == 0 && e.dialing == 0 {
+		if time.Since(u.readyAt) < e.cfg.BackoffBase {
+			e.failed(errShortLived) // not a loop as fast as the upstream can close
+		} else {
+			e.dialLocked()
+		}
+	}
+	e.setState()
+}
+
+// failed notes a failure and has the next attempt follow after a pause. mu is held.
+func (e *Endpoint) failed(err error) {
+	e.fails++
+	e.err = fmt.Errorf("%s: %w", e.addr, err)
+	if !e.closed {
+		e.retry = time.AfterFunc(e.backoff(), e.redial)
+	}
+}
+
+// connEnded is told when an attempt failed (u is nil, or was not ready) or a
+// connection ended.
+func (e *Endpoint) connEnded(u *upConn, err error) {
+	e.mu.Lock()
+	if u != nil && !u.readyAt.IsZero() {
+		e.removeLocked(u)
+	} else {
+		if u != nil {
+			err = fmt.Errorf("%w: %w", errNoSettings, err)
+		}
+		e.dialing--
+		e.failed(err)
+		e.setState()
+	}
+	failing := len(e.conns) == 0 && e.fails > 0
+	e.mu.Unlock()
+	if failing {
+		e.moveWaiting()
+	}
+}
+
+// backoff returns the pause after e.fails failures: doubling, with a jitter of a fifth. mu is held.
+func (e *Endpoint) backoff() time.Duration {
+	d := min(e.cfg.BackoffBase<<min(e.fails-1, 10), e.cfg.BackoffMax)
+	return d - d/5 + rand.N(2*d/5+1)
+}
+
+// redial tries again after a pause.
+func (e *Endpoint) redial() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.conns) == 0 && e.dialing == 0 {
+		e.dialLocked()
+	}
+}
+
+// moveWaiting gives the calls that wait to other endpoints, or has them fail. No lock is held.
+func (e *Endpoint) moveWaiting() {
+	e.mu.Lock()
+	calls := e.waiting
+	e.waiting = nil
+	e.mu.Unlock()
+	var b h2.Batch
+	for _, c := range calls {
+		c.mu.Lock()
+		if c.stage == stageWaiting && c.ep == e {
+			c.stage = stageRouting
+			e.inFlight.Add(-1)
+			c.ep = nil
+			c.connect(&b)
+		}
+		c.mu.Unlock()
+	}
+	b.Flush()
+}

@@ -1,0 +1,294 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// A Server relays the calls of clients. Its fields must not change after the first
+// Serve. Its methods are safe for concurrent use.
+type Server struct {
+	// Route decides where each call goes. It must see to it that
+	// [Call.Forward] or [Call.Reject] is called, at once or later from any
+	// goroutine; until then the call is held, by its window. It must not block: it runs in the goroutine that
+	// reads the client's connection. Required.
+	Route func(*Call)
+
+	// HTTP serves what is no gRPC: HTTP/2 requests of other content-types, and HTTP/1.1. nil
+	// answers them with 415 and 505.
+	HTTP http.Handler
+
+	// TLS has the listeners speak TLS; nil means plaintext: HTTP/2 with prior
+	// knowledge. NextProtos is set.
+	TLS *tls.Config
+
+	// ForwardedFor adds x-forwarded-for, -host and -proto to requests.
+	ForwardedFor bool
+
+	// TrustedClient tells which clients' forwarding headers are kept, and which are not
+	// counted towards MaxConnectionsPerAddress. nil trusts none.
+	TrustedClient func(net.Addr) bool
+
+	// Limits bound what clients may cost.
+	Limits Limits
+
+	// Hooks observe.
+	Hooks Hooks
+
+	once       sync.Once
+	tls        *tls.Config
+	budget     *h2.Budget
+	http1      *http1Server
+	overloaded atomic.Bool
+	stop       chan struct{} // closed by Close: ends the janitor
+	conns      sync.WaitGroup
+	janitors   sync.WaitGroup
+
+	mu sync.Mutex
+	// Guarded by mu.
+	listeners map[net.Listener]struct{}
+	open      map[*downConn]struct{}
+	pending   map[net.Conn]struct{} // before HTTP/2
+	perAddr   map[string]int
+	count     int
+	draining  bool
+	closed    bool
+}
+
+// ErrServerClosed is what Serve returns after Shutdown or Close.
+var ErrServerClosed = errors.New("relay: server closed")
+
+// DefaultBuffer is the budget of endpoints that have none of their own: 256 MiB.
+var DefaultBuffer = NewBuffer(256 << 20)
+
+// A Buffer is a budget for octets that wait for slow upstreams, shared by endpoints.
+type Buffer struct{ budget *h2.Budget }
+
+// NewBuffer returns a budget of limit octets.
+func NewBuffer(limit int64) *Buffer { return &Buffer{h2.NewBudget(limit)} }
+
+// Used returns the octets that wait now.
+func (b *Buffer) Used() int64 { return b.budget.Used() }
+
+// tickInterval is how often connections look at the clock.
+const tickInterval = time.Second
+
+// init prepares the server at its first use.
+func (s *Server) init() {
+	s.once.Do(func() {
+		s.Limits = s.Limits.withDefaults()
+		s.budget = h2.NewBudget(s.Limits.Buffer)
+		s.stop = make(chan struct{})
+		s.listeners = make(map[net.Listener]struct{})
+		s.open = make(map[*downConn]struct{})
+		s.pending = make(map[net.Conn]struct{})
+		s.perAddr = make(map[string]int)
+		if s.TLS != nil {
+			s.tls = s.TLS.Clone()
+			s.tls.NextProtos = []string{"h2", "http/1.1"}
+			s.tls.DynamicRecordSizingDisabled = true
+			s.tls.MinVersion = max(s.tls.MinVersion, tls.VersionTLS12) // RFC 9113 section 9.2
+		}
+		s.http1 = newHTTP1Server(s)
+		s.janitors.Add(1)
+		go s.janitor() // ends with Close or Shutdown
+	})
+}
+
+// Serve accepts connections of l and relays their calls until l fails, or the
+// server is shut down: then it returns [ErrServerClosed] at once. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	if s.Route == nil {
+		return errors.New("relay: Server.Route is nil, expected a function that decides where calls go")
+	}
+	s.init()
+	defer l.Close() //nolint:errcheck // closed by Shutdown, or broken
+	if !s.track(l) {
+		return ErrServerClosed
+	}
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			s.accept(nc)
+			continue
+		}
+		if s.stopping() {
+			return ErrServerClosed
+		}
+		if !temporary(err) {
+			s.untrack(l)
+			return err
+		}
+		s.pause()
+	}
+}
+
+// temporary reports whether an Accept that failed may succeed later: out of file descriptors and the like.
+func temporary(err error) bool {
+	var ne interface{ Temporary() bool }
+	return errors.As(err, &ne) && ne.Temporary()
+}
+
+// pause waits a little before the next Accept.
+func (s *Server) pause() {
+	t := time.NewTimer(50 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.stop:
+	}
+}
+
+func (s *Server) track(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining || s.closed {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	return true
+}
+
+func (s *Server) untrack(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+func (s *Server) stopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining || s.closed
+}
+
+// Shutdown drains the server: listeners are closed, clients told by GOAWAY in two steps
+// to open no further streams, and calls run to their end. It returns when the last
+// connection is over, or closes what is left when ctx ends, and returns its error then.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.init()
+	s.mu.Lock()
+	s.draining = true
+	s.closeListeners()
+	var open []*downConn
+	for d := range s.open {
+		open = append(open, d)
+	}
+	s.mu.Unlock()
+	for _, d := range open {
+		var b h2.Batch
+		d.h2.Drain(&b)
+		b.Flush()
+	}
+	done := make(chan struct{})
+	go func() { // ends with the last connection: Close ends them all
+		s.conns.Wait()
+		close(done)
+	}()
+	err := s.http1.shutdown(ctx)
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.Close()
+	<-done
+	return err
+}
+
+// Close ends the server and all connections at once, and returns when no goroutine of theirs is left.
+func (s *Server) Close() {
+	s.init()
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	s.closeListeners()
+	for nc := range s.pending {
+		nc.Close() //nolint:errcheck // it ends either way
+	}
+	for d := range s.open {
+		d.h2.Close()
+	}
+	s.mu.Unlock()
+	if first {
+		close(s.stop)
+		s.http1.close()
+	}
+	s.conns.Wait()
+	s.janitors.Wait()
+}
+
+// closeListeners has every Serve return. mu is held.
+func (s *Server) closeListeners() {
+	for l := range s.listeners {
+		l.Close() //nolint:errcheck // it ends either way
+	}
+	clear(s.listeners)
+}
+
+// Buffered returns the octets that wait for slow clients.
+func (s *Server) Buffered() int64 {
+	s.init()
+	return s.budget.Used()
+}
+
+// Connections returns the number of open connections.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// janitor has all connections look at the clock, and watches the memory.
+func (s *Server) janitor() {
+	defer s.janitors.Done()
+	t := time.NewTicker(tickInterval)
+	defer t.Stop()
+	var open []*downConn
+	for {
+		select {
+		case <-s.stop:
+			return
+		case now := <-t.C:
+			s.overloaded.Store(memoryShort(s.Limits.MemoryShare))
+			open = open[:0]
+			s.mu.Lock()
+			for d := range s.open {
+				open = append(open, d)
+			}
+			s.mu.Unlock()
+			for _, d := range open {
+				d.h2.Tick(now)
+			}
+			clear(open)
+		}
+	}
+}
+
+// forwardFields appends the forwarding headers of a call.
+func (s *Server) forwardFields(dst []hpack.Field, c *Call) []hpack.Field {
+	if !s.ForwardedFor {
+		return dst
+	}
+	proto := "http"
+	if c.dc.tls != nil {
+		proto = "https"
+	}
+	if c.dc.forwarded != "" {
+		dst = append(dst, hpack.Field{Name: "x-forwarded-for", Value: c.dc.forwarded})
+	}
+	return append(dst,
+		hpack.Field{Name: "x-forwarded-host", Value: c.host},
+		hpack.Field{Name: "x-forwarded-proto", Value: proto})
+}

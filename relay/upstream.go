@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// upConn is a connection to an endpoint.
+type upConn struct {
+	ep      *Endpoint
+	h2      *h2.Conn
+	scheme  string
+	scratch []hpack.Field // owned by the read loop
+	readyAt time.Time     // guarded by ep.mu: when SETTINGS arrived; zero: not yet
+	ticker  *time.Timer   // owned by tick
+}
+
+var _ h2.Events = (*upConn)(nil)
+
+// NewStream is for servers; a client's connection refuses pushed streams by protocol.
+func (u *upConn) NewStream(*h2.Conn) *h2.Stream { return nil }
+
+// current returns the call of s with its lock held, or nil if s is not what the call waits for any more.
+func current(s *h2.Stream) *Call {
+	a := s.Owner.(*attempt)
+	c := a.call
+	c.mu.Lock()
+	if c.up != a || c.stage != stageOpen {
+		c.mu.Unlock()
+		return nil
+	}
+	return c
+}
+
+// Headers takes a response's header block, or its trailers.
+func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
+	c := current(s)
+	if c == nil {
+		return
+	}
+	defer c.mu.Unlock()
+	switch {
+	case head.TooLarge != nil:
+		c.abort(b, codes.ResourceExhausted, ReasonUpstreamHeaders, "response headers: "+head.TooLarge.Error())
+	case !c.responded:
+		c.response(b, head, &u.scratch)
+	default:
+		c.trailers(b, head, &u.scratch)
+	}
+}
+
+// Data takes octets of a response.
+func (u *upConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
+	c := current(s)
+	if c == nil {
+		return len(p)
+	}
+	defer c.mu.Unlock()
+	return c.responseData(b, p, end)
+}
+
+// End is told when the upstream resets a stream, or its connection is lost.
+func (u *upConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
+	if c := current(s); c != nil {
+		defer c.mu.Unlock()
+		c.upstreamEnd(b, e)
+	}
+}
+
+// Credit is told when request octets left that the upstream had no room for.
+func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
+	a := s.Owner.(*attempt)
+	a.call.mu.Lock()
+	skip := min(a.skip, n)
+	a.skip -= skip
+	a.call.mu.Unlock()
+	if n > skip {
+		a.call.down.Consumed(b, n-skip)
+	}
+}
+
+// Free is told when a stream can be opened again while calls wait.
+func (u *upConn) Free(_ *h2.Conn, b *h2.Batch) { u.ep.serveWaiting(b) }
+
+// Ready is told when the upstream's SETTINGS arrived.
+func (u *upConn) Ready(_ *h2.Conn, b *h2.Batch) { u.ep.connReady(u, b) }
+
+// GoAway is told when the upstream takes no new streams.
+func (u *upConn) GoAway(_ *h2.Conn, b *h2.Batch, _ frame.Code) {
+	u.ep.connRetired(u, b)
+	u.h2.Drain(b)
+}
+
+// tick has the connection look at the clock once a second until it ends.
+func (u *upConn) tick() {
+	select {
+	case <-u.h2.Done():
+		return
+	default:
+	}
+	u.h2.Tick(time.Now())
+	u.ticker.Reset(tickInterval)
+}
+
+func asError(err error, target **frame.Error) bool { return errors.As(err, target) }
