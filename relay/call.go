@@ -33,7 +33,6 @@ type Call struct {
 	method  string
 	content string        // the request's content-type
 	timeout time.Duration // grpc-timeout; 0: none
-	budget  *h2.Budget
 
 	down h2.Stream
 

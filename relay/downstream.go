@@ -28,7 +28,7 @@ var _ h2.Events = (*downConn)(nil)
 
 // NewStream makes a stream's memory: a Call holds both of its streams.
 func (d *downConn) NewStream(*h2.Conn) *h2.Stream {
-	c := &Call{srv: d.srv, dc: d, budget: d.srv.budget, maxMsg: d.srv.Limits.MaxRequestMessage}
+	c := &Call{srv: d.srv, dc: d, maxMsg: d.srv.Limits.MaxRequestMessage}
 	c.down.Owner = c
 	return &c.down
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/flow"
 )
 
 // Limits bound what clients may cost. The zero value of each field means its
@@ -90,7 +91,7 @@ func (l Limits) withDefaults() Limits {
 }
 
 // config is how connections of clients are run.
-func (l *Limits) config(budget *h2.Budget) h2.Config {
+func (l *Limits) config(budget *flow.Budget) h2.Config {
 	return h2.Config{
 		MaxConcurrentStreams: l.MaxConcurrentStreams,
 		MaxHeaderBytes:       l.MaxHeaderBytes,

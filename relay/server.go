@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
 
@@ -49,7 +50,7 @@ type Server struct {
 
 	once       sync.Once
 	tls        *tls.Config
-	budget     *h2.Budget
+	budget     *flow.Budget
 	http1      *http1Server
 	overloaded atomic.Bool
 	stop       chan struct{} // closed by Close: ends the janitor
@@ -74,10 +75,10 @@ var ErrServerClosed = errors.New("relay: server closed")
 var DefaultBuffer = NewBuffer(256 << 20)
 
 // A Buffer is a budget for octets that wait for slow upstreams, shared by endpoints.
-type Buffer struct{ budget *h2.Budget }
+type Buffer struct{ budget *flow.Budget }
 
 // NewBuffer returns a budget of limit octets.
-func NewBuffer(limit int64) *Buffer { return &Buffer{h2.NewBudget(limit)} }
+func NewBuffer(limit int64) *Buffer { return &Buffer{flow.NewBudget(limit)} }
 
 // Used returns the octets that wait now.
 func (b *Buffer) Used() int64 { return b.budget.Used() }
@@ -89,7 +90,7 @@ const tickInterval = time.Second
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.Limits = s.Limits.withDefaults()
-		s.budget = h2.NewBudget(s.Limits.Buffer)
+		s.budget = flow.NewBudget(s.Limits.Buffer)
 		s.stop = make(chan struct{})
 		s.listeners = make(map[net.Listener]struct{})
 		s.open = make(map[*downConn]struct{})

@@ -6,6 +6,7 @@ package h2
 import (
 	"time"
 
+	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
 
@@ -84,7 +85,7 @@ type Config struct {
 
 	// Budget bounds the octets queued for slow receivers by all connections that
 	// share it. nil means no bound.
-	Budget *Budget
+	Budget *flow.Budget
 }
 
 // pingStrikes is how many early PINGs are forgiven.

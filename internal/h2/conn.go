@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
@@ -23,6 +24,7 @@ type Conn struct {
 	events Events
 	t      transport
 	start  time.Time
+	growth *flow.Budget  // of windows beyond their initial size
 	age    time.Duration // from which on it drains; MaxAge give or take a tenth
 
 	// Owned by the read loop.
@@ -52,26 +54,24 @@ type Conn struct {
 	notify    bool      // tell Events.Free
 	emptied   time.Time // when the last stream went
 	drain     drainState
-	growth    int64 // granted beyond the initial windows
 	rtt       rtt
 	keepalive keepalive
 
 	// Guarded by mu: the write side.
-	out        []byte // frames to write
-	spare      []byte
-	appended   int64 // octets ever put into out
-	flushed    int64 // octets ever accepted by the socket
-	writing    bool  // somebody writes
-	wroteAt    time.Time
-	dirty      bool
-	control    int // frames in out that answer the peer
-	dataSent   int // DATA frames since abuse last looked
-	enc        *hpack.Encoder
-	ready      readyList
-	sendWindow int64
-	recvWindow int64
-	connCredit int64 // received and not granted again yet
-	peer       peerSettings
+	out      []byte // frames to write
+	spare    []byte
+	appended int64 // octets ever put into out
+	flushed  int64 // octets ever accepted by the socket
+	writing  bool  // somebody writes
+	wroteAt  time.Time
+	dirty    bool
+	control  int // frames in out that answer the peer
+	dataSent int // DATA frames since abuse last looked
+	enc      *hpack.Encoder
+	ready    readyList
+	send     flow.SendWindow
+	recv     flow.RecvWindow // granted on receipt
+	peer     peerSettings
 }
 
 // peerSettings are what the peer asked for in SETTINGS.
@@ -79,7 +79,7 @@ type peerSettings struct {
 	ready      bool // the first SETTINGS frame came
 	seen       bool // and had MAX_CONCURRENT_STREAMS
 	maxStreams uint32
-	window     int64
+	window     uint32
 	maxFrame   int
 }
 
@@ -99,7 +99,7 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 			window:     frame.InitialWindow,
 			maxFrame:   frame.MinMaxFrameSize,
 		},
-		sendWindow: frame.InitialWindow,
+		send: flow.NewSendWindow(frame.InitialWindow),
 	}
 	c.age = c.cfg.MaxAge - c.cfg.MaxAge/10 + rand.N(c.cfg.MaxAge/5+1)
 	c.t.init(nc)
@@ -109,7 +109,8 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 	c.abuse.init(&c.cfg, c.start)
 	c.lastRead.Store(c.start.UnixNano())
 	c.emptied, c.wroteAt = c.start, c.start
-	c.recvWindow = int64(c.cfg.ConnWindow)
+	c.recv.Init(c.cfg.ConnWindow, c.cfg.ConnWindow, nil)
+	c.growth = flow.NewBudget(c.cfg.MaxGrowth)
 	c.greet()
 	return c
 }

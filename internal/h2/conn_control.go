@@ -52,7 +52,7 @@ func (c *Conn) apply(s frame.Setting) *frame.Error {
 	case frame.SettingMaxFrameSize:
 		c.peer.maxFrame = int(s.Value)
 	case frame.SettingInitialWindowSize:
-		return c.applyWindow(int64(s.Value))
+		return c.applyWindow(s.Value)
 	case frame.SettingEnablePush:
 		if c.cfg.Client && s.Value != 0 {
 			// Section 6.5.2: a server must not send ENABLE_PUSH 1.
@@ -64,15 +64,13 @@ func (c *Conn) apply(s frame.Setting) *frame.Error {
 
 // applyWindow moves every stream's window by the difference (section 6.9.2): below
 // zero at times. mu is held.
-func (c *Conn) applyWindow(v int64) *frame.Error {
-	delta := v - c.peer.window
+func (c *Conn) applyWindow(v uint32) *frame.Error {
+	delta := int64(v) - int64(c.peer.window)
 	c.peer.window = v
 	for _, s := range c.streams {
-		if s.sendWindow+delta > frame.MaxWindow {
-			return &frame.Error{Code: frame.FlowControlError, Reason: "settings_window_overflow",
-				Detail: "SETTINGS_INITIAL_WINDOW_SIZE lifts a window over 2^31-1"}
+		if ferr := s.send.Adjust(delta); ferr != nil {
+			return ferr
 		}
-		s.sendWindow += delta
 		c.makeReady(s)
 	}
 	return nil

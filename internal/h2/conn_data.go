@@ -33,8 +33,8 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 		}
 		return nil
 	}
-	s.passed += int64(int(h.Length) - len(data)) // padding needs no memory
-	s.passed += int64(c.events.Data(s, &c.batch, data, end))
+	s.passed += int(h.Length) - len(data) // padding needs no memory
+	s.passed += c.events.Data(s, &c.batch, data, end)
 	c.grantPassed(s)
 	return nil
 }
@@ -42,29 +42,21 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 // takeData charges the windows for a DATA frame and returns its stream, or nil
 // where the frame is to be ignored. mu is held.
 func (c *Conn) takeData(h frame.Header, end bool) (*Stream, *frame.Error) {
-	n := int64(h.Length)
-	if n > c.recvWindow {
-		// Section 6.9.1.
-		return nil, &frame.Error{Code: frame.FlowControlError, Reason: "connection_window",
-			Detail: "DATA beyond the window of the connection"}
+	if ferr := c.recv.Receive(0, h.Length); ferr != nil {
+		return nil, ferr
 	}
-	c.recvWindow -= n
-	c.connCredit += n
-	if c.connCredit >= int64(c.cfg.ConnWindow)/4 {
-		c.put(frame.AppendWindowUpdate(c.buffer(), 0, uint32(c.connCredit)))
-		c.recvWindow += c.connCredit
-		c.connCredit = 0
+	// The connection's window is granted on receipt: the streams' windows bound what is held.
+	if n := c.recv.Consume(h.Length, 0, 0); n > 0 {
+		c.put(frame.AppendWindowUpdate(c.buffer(), 0, n))
 		c.batch.touch(c)
 	}
 	s := c.streams[h.StreamID]
 	if s == nil || s.recvEnded {
 		return nil, c.stray(h)
 	}
-	if n > s.recvWindow {
-		return nil, &frame.Error{Code: frame.FlowControlError, StreamID: s.id, Reason: "stream_window",
-			Detail: "DATA beyond the window of the stream"}
+	if ferr := s.recv.Receive(s.id, h.Length); ferr != nil {
+		return nil, ferr
 	}
-	s.recvWindow -= n
 	if end {
 		c.endRecv(&c.batch, s)
 	}
@@ -86,63 +78,38 @@ func (s *Stream) checkBody(n int, end bool) *frame.Error {
 	return nil
 }
 
-// grantPassed gives the window of s back in portions of a quarter.
+// grantPassed gives the window of s back in portions: the lock is not taken for each frame.
 func (c *Conn) grantPassed(s *Stream) {
-	if s.passed < int64(c.cfg.StreamWindow)/4 {
+	if s.passed < int(c.cfg.StreamWindow)/4 {
 		return
 	}
+	n := s.passed
+	s.passed = 0
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.passed >= s.window/4 || s.recvWindow < s.window/4 {
-		n := s.passed
-		s.passed = 0
-		c.grant(&c.batch, s, n)
-		c.measureRTT()
-	}
+	c.grant(&c.batch, s, n)
+	c.measureRTT()
 }
 
-// grant lets the peer send n further octets on s, and more where its window
+// grant lets the peer send n further octets on s, and more where its window is what
 // keeps it waiting. mu is held.
-func (c *Conn) grant(b *Batch, s *Stream, n int64) {
-	if n == 0 || s.removed || s.recvEnded {
+func (c *Conn) grant(b *Batch, s *Stream, n int) {
+	if s.removed || s.recvEnded {
 		return
 	}
-	n += c.growWindow(s, n)
-	s.recvWindow += n
-	c.put(frame.AppendWindowUpdate(c.buffer(), s.id, uint32(n)))
-	b.touch(c)
-}
-
-// growWindow returns by how much the window of s grows: to the double, if the peer
-// used a whole window within two round trips, while bounds and budget allow. mu is held.
-func (c *Conn) growWindow(s *Stream, n int64) int64 {
-	room := min(int64(c.cfg.MaxStreamWindow)-s.window, c.cfg.MaxGrowth-c.growth)
-	if room <= 0 || c.rtt.value == 0 || !c.cfg.Budget.roomy() {
-		return 0
+	rtt := c.rtt.value
+	if !c.cfg.Budget.Roomy() {
+		rtt = 0 // what more is granted may end in queues
 	}
-	if s.epochBytes += n; s.epochBytes < s.window {
-		return 0
+	if more := s.recv.Consume(uint32(n), time.Since(c.start), rtt); more > 0 {
+		c.put(frame.AppendWindowUpdate(c.buffer(), s.id, more))
+		b.touch(c)
 	}
-	now := time.Now()
-	took := now.Sub(s.epoch)
-	s.epoch, s.epochBytes = now, 0
-	if took > 2*c.rtt.value {
-		return 0
-	}
-	more := min(s.window, room)
-	s.window += more
-	c.growth += more
-	return more
 }
 
 func (c *Conn) onWindowUpdate(h frame.Header, p []byte) *frame.Error {
-	n := int64(frame.WindowUpdate(p))
-	if n == 0 {
-		// Section 6.9: an increment of 0 is a PROTOCOL_ERROR of the stream, or of the connection.
-		return &frame.Error{Code: frame.ProtocolError, StreamID: h.StreamID, Reason: "window_update_zero", Detail: "WINDOW_UPDATE of 0"}
-	}
 	c.mu.Lock()
-	ferr := c.addWindow(h, n)
+	ferr := c.addWindow(h, frame.WindowUpdate(p))
 	c.mu.Unlock()
 	if ferr != nil {
 		return ferr
@@ -151,12 +118,11 @@ func (c *Conn) onWindowUpdate(h frame.Header, p []byte) *frame.Error {
 }
 
 // addWindow adds n to the window that the frame names. mu is held.
-func (c *Conn) addWindow(h frame.Header, n int64) *frame.Error {
+func (c *Conn) addWindow(h frame.Header, n uint32) *frame.Error {
 	if h.StreamID == 0 {
-		if c.sendWindow+n > frame.MaxWindow {
-			return &frame.Error{Code: frame.FlowControlError, Reason: "connection_window_overflow", Detail: "WINDOW_UPDATE lifts the window of the connection over 2^31-1"}
+		if ferr := c.send.Add(0, n); ferr != nil {
+			return ferr
 		}
-		c.sendWindow += n
 		c.pump(&c.batch)
 		return nil
 	}
@@ -167,10 +133,9 @@ func (c *Conn) addWindow(h frame.Header, n int64) *frame.Error {
 		}
 		return nil // section 5.1, closed: may come for a short time
 	}
-	if s.sendWindow+n > frame.MaxWindow {
-		return &frame.Error{Code: frame.FlowControlError, StreamID: s.id, Reason: "stream_window_overflow", Detail: "WINDOW_UPDATE lifts the window of the stream over 2^31-1"}
+	if ferr := s.send.Add(s.id, n); ferr != nil {
+		return ferr
 	}
-	s.sendWindow += n
 	c.makeReady(s)
 	c.pump(&c.batch)
 	return nil

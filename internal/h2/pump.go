@@ -37,7 +37,7 @@ func (r *readyList) remove(s *Stream) {
 
 // makeReady gives s its turn if it can use one. mu is held.
 func (c *Conn) makeReady(s *Stream) {
-	if s.queue.n > 0 && s.sendWindow > 0 && !s.inReady && !s.removed {
+	if s.queue.n > 0 && s.send.Available() > 0 && !s.inReady && !s.removed {
 		c.ready.push(s)
 	}
 }
@@ -45,7 +45,7 @@ func (c *Conn) makeReady(s *Stream) {
 // pump moves queued octets into the write buffer, a frame of each stream in
 // turn, while the connection's window and the high-water mark allow. mu is held.
 func (c *Conn) pump(b *Batch) {
-	for c.sendWindow > 0 && len(c.out) < c.cfg.HighWater && !c.closed {
+	for c.send.Available() > 0 && len(c.out) < c.cfg.HighWater && !c.closed {
 		s := c.ready.pop()
 		if s == nil {
 			return
@@ -65,7 +65,7 @@ func (c *Conn) pumpStream(b *Batch, s *Stream) {
 	last := n == s.queue.n
 	c.appendData(s, p, last && s.endQueued && s.trailers == nil)
 	s.queue.drop(n)
-	c.cfg.Budget.give(n)
+	c.cfg.Budget.Release(int64(n))
 	b.credits = append(b.credits, credit{s, n})
 	b.touch(c)
 	if !last {

@@ -4,8 +4,7 @@
 package h2
 
 import (
-	"time"
-
+	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
@@ -23,25 +22,21 @@ type Stream struct {
 	// Owned by the read loop.
 	gotHeaders bool  // a final header block came
 	bodyLeft   int64 // of content-length; -1: not given
-	passed     int64 // octets that passed at once and are not granted yet
+	passed     int   // octets that passed at once and are not granted yet
 
 	// Guarded by conn.mu.
-	removed    bool // no longer in the table; nothing is sent or received
-	answered   bool // a header block was sent on it
-	recvEnded  bool
-	sendEnded  bool
-	endQueued  bool // END_STREAM follows the queue
-	inReady    bool
-	stopRecv   bool      // RST_STREAM NO_ERROR follows END_STREAM
-	recvWindow int64     // what the peer may still send
-	window     int64     // what it is granted at most
-	consumed   int64     // octets that left later and are not granted yet
-	epoch      time.Time // when the window was last used up, and since
-	epochBytes int64     // how many octets were granted
-	sendWindow int64
-	mark       int64 // conn.appended when the stream was opened
-	queue      queue
-	trailers   []hpack.Field
+	removed   bool // no longer in the table; nothing is sent or received
+	answered  bool // a header block was sent on it
+	recvEnded bool
+	sendEnded bool
+	endQueued bool // END_STREAM follows the queue
+	inReady   bool
+	stopRecv  bool // RST_STREAM NO_ERROR follows END_STREAM
+	recv      flow.RecvWindow
+	send      flow.SendWindow
+	mark      int64 // conn.appended when the stream was opened
+	queue     queue
+	trailers  []hpack.Field
 }
 
 // ID returns the stream's identifier; 0 before it is opened.
@@ -98,7 +93,7 @@ func (s *Stream) Send(b *Batch, p []byte, end bool) (passed int, err error) {
 	}
 	switch {
 	case len(rest) > 0:
-		if !c.cfg.Budget.take(len(rest)) {
+		if !c.cfg.Budget.Reserve(int64(len(rest))) {
 			return passed, ErrBudget
 		}
 		s.queue.push(rest)
@@ -157,10 +152,5 @@ func (s *Stream) Consumed(b *Batch, n int) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.consumed += int64(n)
-	if s.consumed >= s.window/4 || s.recvWindow < s.window/4 {
-		n := s.consumed
-		s.consumed = 0
-		c.grant(b, s, n)
-	}
+	c.grant(b, s, n)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
@@ -40,9 +41,8 @@ func (c *Conn) Open(b *Batch, s *Stream, fields []hpack.Field, end bool) error {
 func (c *Conn) register(s *Stream, id uint32) {
 	s.conn, s.id = c, id
 	s.bodyLeft = -1
-	s.window = int64(c.cfg.StreamWindow)
-	s.recvWindow = s.window
-	s.sendWindow = c.peer.window
+	s.recv.Init(c.cfg.StreamWindow, c.cfg.MaxStreamWindow, c.growth)
+	s.send = flow.NewSendWindow(c.peer.window)
 	c.streams[id] = s
 	c.active++
 }
@@ -55,9 +55,9 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 	s.removed = true
 	delete(c.streams, s.id)
 	c.active--
-	c.growth -= s.window - int64(c.cfg.StreamWindow)
+	s.recv.Close()
 	if n := s.queue.reset(); n > 0 {
-		c.cfg.Budget.give(n)
+		c.cfg.Budget.Release(int64(n))
 		b.credits = append(b.credits, credit{s, n})
 	}
 	s.trailers = nil

@@ -40,14 +40,14 @@ func (c *Conn) buffer() []byte {
 
 // room returns how many octets of DATA the peer's windows let s send. mu is held.
 func (c *Conn) room(s *Stream) int {
-	return int(max(0, min(s.sendWindow, c.sendWindow)))
+	return int(min(s.send.Available(), c.send.Available()))
 }
 
 // appendData puts p, which the windows let pass, into the write buffer as DATA frames.
 // mu is held.
 func (c *Conn) appendData(s *Stream, p []byte, end bool) {
-	s.sendWindow -= int64(len(p))
-	c.sendWindow -= int64(len(p))
+	s.send.Take(uint32(len(p)))
+	c.send.Take(uint32(len(p)))
 	c.dataSent++
 	out := c.buffer()
 	for {

@@ -39,6 +39,9 @@ func (b *Budget) Release(n int64) {
 	}
 }
 
+// Roomy reports whether less than half of the budget is taken. A nil budget is roomy.
+func (b *Budget) Roomy() bool { return b == nil || b.used.Load() < b.max/2 }
+
 // Used returns how many octets are taken.
 func (b *Budget) Used() int64 {
 	if b == nil {
