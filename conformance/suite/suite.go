@@ -35,15 +35,15 @@ func (r Report) Total() int { return r.Passed + len(r.Failed) + len(r.Known) }
 // Print writes the figures of the runs, after the cases that did not pass, and
 // reports whether none failed and something ran at all.
 func Print(w io.Writer, runs []Report) bool {
-	ok := true
+	ok := len(runs) > 0
 	for _, r := range runs {
 		sortCases(r.Failed)
 		sortCases(r.Known)
 		for _, c := range r.Failed {
 			fmt.Fprintf(w, "FAILED %s: %s\n%s\n", r.Run, c.Name, indent(c.Says))
 		}
-		for _, c := range r.Known {
-			fmt.Fprintf(w, "known  %s: %s\n%s\n", r.Run, c.Name, indent(c.Says))
+		for _, why := range reasons(r.Known) {
+			fmt.Fprintf(w, "known  %s: %s\n%s\n", r.Run, why.Name, indent(why.Says))
 		}
 	}
 	fmt.Fprintf(w, "\n%-52s %6s %6s %6s %6s\n", "run", "cases", "passed", "known", "failed")
@@ -52,6 +52,26 @@ func Print(w io.Writer, runs []Report) bool {
 		ok = ok && len(r.Failed) == 0 && r.Passed > 0
 	}
 	return ok
+}
+
+// reasons returns one case for each reason, and says how many more have it: a
+// suite has the same case many times, by codec and compression.
+func reasons(known []Case) []Case {
+	var found []Case
+	more := map[string]int{}
+	for _, c := range known {
+		if _, ok := more[c.Says]; !ok {
+			found = append(found, c)
+			more[c.Says] = -1
+		}
+		more[c.Says]++
+	}
+	for i, c := range found {
+		if n := more[c.Says]; n > 0 {
+			found[i].Name = fmt.Sprintf("%s, and %d more", c.Name, n)
+		}
+	}
+	return found
 }
 
 func sortCases(cases []Case) {

@@ -39,6 +39,7 @@ var ErrUnsupported = errors.New("not supported by the proxy under test")
 var proxies = map[string]Start{
 	"forward": Forward,
 	"proxy":   Library,
+	"relay":   Relay,
 }
 
 // Names returns what ByName takes, sorted.
