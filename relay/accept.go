@@ -13,6 +13,7 @@ import (
 
 	"github.com/manifold-grpc/manifold/internal/h2"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/tlsconn"
 )
 
 // accept takes a client's connection, or turns it away.
@@ -117,7 +118,7 @@ func (s *Server) secure(raw net.Conn) (net.Conn, *tls.ConnectionState, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.Limits.HandshakeTimeout)
 	defer cancel()
-	tc := tls.Server(raw, s.tls)
+	tc := tlsconn.Server(raw, s.tls)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/tlsconn"
 )
 
 // State is the state of an endpoint.
@@ -83,6 +84,7 @@ type Endpoint struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	runs   sync.WaitGroup // connections, from dial to end
+	local  net.Listener   // of services in this process; else nil
 
 	state    atomic.Int32
 	inFlight atomic.Int64
@@ -102,6 +104,15 @@ type Endpoint struct {
 // NewEndpoint returns an endpoint for addr, "host:port" or "unix:path", and starts to
 // connect it. Close it in the end.
 func NewEndpoint(addr string, cfg EndpointConfig) *Endpoint {
+	e := newEndpoint(addr, cfg)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dialLocked()
+	return e
+}
+
+// newEndpoint returns an endpoint that does nothing yet.
+func newEndpoint(addr string, cfg EndpointConfig) *Endpoint {
 	cfg.ConnectTimeout = or(cfg.ConnectTimeout, 20*time.Second)
 	cfg.MaxConnections = or(cfg.MaxConnections, 16)
 	cfg.MaxWaiting = or(cfg.MaxWaiting, 1000)
@@ -114,9 +125,6 @@ func NewEndpoint(addr string, cfg EndpointConfig) *Endpoint {
 	cfg.TLS = endpointTLS(cfg.TLS, addr)
 	e := &Endpoint{addr: addr, cfg: cfg}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.dialLocked()
 	return e
 }
 
@@ -171,6 +179,9 @@ func (e *Endpoint) Close() {
 	conns := e.conns
 	e.mu.Unlock()
 	e.cancel()
+	if e.local != nil {
+		e.local.Close() //nolint:errcheck // always nil
+	}
 	for _, u := range conns {
 		u.h2.Close()
 	}
@@ -256,7 +267,7 @@ func (e *Endpoint) dial(ctx context.Context) (net.Conn, error) {
 
 // handshake shakes hands as a TLS client; the server must agree to HTTP/2 (RFC 9113 section 3.2).
 func handshake(ctx context.Context, nc net.Conn, cfg *tls.Config) (net.Conn, error) {
-	tc := tls.Client(nc, cfg)
+	tc := tlsconn.Client(nc, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		nc.Close() //nolint:errcheck // of no use any more
 		return nil, fmt.Errorf("TLS handshake: %w", err)

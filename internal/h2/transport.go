@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/manifold-grpc/manifold/internal/nonblock"
 )
 
 // readLen is the size of a read buffer: it holds at least three of the longest frames that we accept,
@@ -21,14 +23,9 @@ var readPool = sync.Pool{New: func() any { return new([readLen]byte) }}
 // never blocks, where there is one.
 type transport struct {
 	nc  net.Conn
-	raw syscall.RawConn // nil: only the blocking way
-	try tryWriter       // nil: likewise, for writing
-
-	// Owned by who writes: the arguments and results of writeReady.
-	wp   []byte
-	wn   int
-	werr error
-	wfn  func(fd uintptr) bool
+	raw syscall.RawConn // nil: reading blocks only
+	try tryWriter
+	out nonblock.Writer // try, if nc has no way of its own
 
 	// Owned by the read loop: the arguments and results of readReady.
 	in   *reader
@@ -36,6 +33,8 @@ type transport struct {
 	rerr error
 	rfn  func(fd uintptr) bool
 }
+
+var _ tryWriter = (*nonblock.Writer)(nil)
 
 // tryWriter is a net.Conn that can write without blocking: n may be less than
 // len(p), also 0, with a nil error.
@@ -45,7 +44,12 @@ type tryWriter interface {
 
 func (t *transport) init(nc net.Conn) {
 	t.nc = nc
-	t.try, _ = nc.(tryWriter)
+	if try, ok := nc.(tryWriter); ok {
+		t.try = try
+	} else {
+		t.out.Init(nc)
+		t.try = &t.out
+	}
 	switch nc := nc.(type) {
 	case *net.TCPConn:
 		t.initRaw(nc)
@@ -57,13 +61,7 @@ func (t *transport) init(nc net.Conn) {
 // tryWrite writes what the socket accepts now. n < len(p) with a nil error:
 // the rest must be written by the blocking way.
 func (t *transport) tryWrite(p []byte) (n int, err error) {
-	switch {
-	case t.raw != nil:
-		return t.tryRaw(p)
-	case t.try != nil:
-		return t.try.TryWrite(p)
-	}
-	return 0, nil
+	return t.try.TryWrite(p)
 }
 
 // closeWrite tells the peer that nothing follows.

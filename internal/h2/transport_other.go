@@ -7,9 +7,7 @@ package h2
 
 import "syscall"
 
-// Without a portable non-blocking write every write takes the blocking way.
+// Without readiness of sockets a connection keeps a read buffer.
 func (t *transport) initRaw(syscall.Conn) {}
-
-func (t *transport) tryRaw([]byte) (int, error) { return 0, nil }
 
 func (t *transport) readRaw(*reader) (int, error) { panic("h2: readRaw without raw") }

@@ -16,38 +16,7 @@ func (t *transport) initRaw(nc syscall.Conn) {
 		return // closed already; the first read says so
 	}
 	t.raw = raw
-	t.wfn, t.rfn = t.writeReady, t.readReady
-}
-
-func (t *transport) tryRaw(p []byte) (int, error) {
-	t.wp, t.wn, t.werr = p, 0, nil
-	err := t.raw.Write(t.wfn)
-	t.wp = nil
-	if err == nil {
-		err = t.werr
-	}
-	return t.wn, err
-}
-
-// writeReady writes until all is written or the socket would block. It always
-// returns true: waiting is not for whoever asked.
-func (t *transport) writeReady(fd uintptr) bool {
-	for t.wn < len(t.wp) {
-		n, err := syscall.Write(int(fd), t.wp[t.wn:])
-		if n > 0 {
-			t.wn += n
-		}
-		switch err {
-		case nil:
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return true
-		default:
-			t.werr = err
-			return true
-		}
-	}
-	return true
+	t.rfn = t.readReady
 }
 
 func (t *transport) readRaw(r *reader) (int, error) {

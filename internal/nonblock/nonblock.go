@@ -1,0 +1,50 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package nonblock writes to sockets without waiting: as much as the socket
+// accepts now. net.Conn has no such call.
+package nonblock
+
+import (
+	"net"
+	"syscall"
+)
+
+// A Writer writes to one socket without blocking. It is for one goroutine at a
+// time. The zero value writes nothing.
+type Writer struct {
+	raw syscall.RawConn
+
+	// Arguments and results of ready, which is kept so that a write allocates nothing.
+	p   []byte
+	n   int
+	err error
+	fn  func(fd uintptr) bool
+}
+
+// Init makes w write to nc, if that is a socket which can be asked; else it
+// leaves w as it is.
+func (w *Writer) Init(nc net.Conn) {
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		w.raw = rawOf(nc)
+	case *net.UnixConn:
+		w.raw = rawOf(nc)
+	}
+	w.fn = w.ready
+}
+
+// TryWrite writes what the socket accepts now. n < len(p), also 0, with a nil error means
+// that the rest must be written by the blocking way.
+func (w *Writer) TryWrite(p []byte) (n int, err error) {
+	if w.raw == nil {
+		return 0, nil
+	}
+	w.p, w.n, w.err = p, 0, nil
+	err = w.raw.Write(w.fn)
+	w.p = nil
+	if err == nil {
+		err = w.err
+	}
+	return w.n, err
+}

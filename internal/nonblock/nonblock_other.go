@@ -1,0 +1,13 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !unix
+
+package nonblock
+
+import "syscall"
+
+// There is no portable non-blocking write: everything takes the blocking way.
+func rawOf(syscall.Conn) syscall.RawConn { return nil }
+
+func (w *Writer) ready(uintptr) bool { return true }

@@ -1,0 +1,38 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package nonblock
+
+import "syscall"
+
+// rawOf returns the way to the file descriptor, or nil for a closed socket, whose
+// error the blocking way then tells.
+func rawOf(nc syscall.Conn) syscall.RawConn {
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// ready writes until all is written or the socket would block. It always returns
+// true: waiting is not for who asked.
+func (w *Writer) ready(fd uintptr) bool {
+	for w.n < len(w.p) {
+		n, err := syscall.Write(int(fd), w.p[w.n:])
+		if n > 0 {
+			w.n += n
+		}
+		switch err {
+		case nil, syscall.EINTR:
+		case syscall.EAGAIN:
+			return true
+		default:
+			w.err = err
+			return true
+		}
+	}
+	return true
+}
