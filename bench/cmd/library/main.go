@@ -1,0 +1,213 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command library measures what a proxied call costs package proxy and its
+// ancestor, side by side, and prints a table. Its package bench says how.
+//
+//	go run ./cmd/library                     # all, in about a minute and a half
+//	go run ./cmd/library -run unary -rounds 21
+//	go run ./cmd/library -check              # fail when a promise is not kept
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/manifold-grpc/manifold/bench"
+)
+
+func main() {
+	if bench.RunChild() {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "library:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("library", flag.ContinueOnError)
+	var (
+		slice  = flags.Duration("slice", 400*time.Millisecond, "`time` of load for each sample")
+		rounds = flags.Int("rounds", 11, "`number` of samples for each workload and library")
+		only   = flags.String("run", "", "measure only workloads that match the regular `expression`")
+		dir    = flags.String("profile", "", "leave CPU profiles of the proxies in this `directory`")
+		check  = flags.Bool("check", false, "fail when a ratio is above its target")
+	)
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *rounds < 1 || *slice <= 0 {
+		return errors.New("-rounds and -slice must be positive")
+	}
+	match, err := regexp.Compile(*only)
+	if err != nil {
+		return err
+	}
+	p, err := startPair(ctx, *dir)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	var results []result
+	for _, w := range bench.Workloads() {
+		if !match.MatchString(w.Name) {
+			continue
+		}
+		r, err := p.compare(ctx, w, *rounds, *slice)
+		if err != nil {
+			return err
+		}
+		results = append(results, r)
+	}
+	fmt.Printf("Cost of a call to the proxy's process: medians of %[5]d samples of %[6]v, the libraries in turn.\n"+
+		"The ratio is the median of neighbouring samples'. %[1]s/%[2]s, %[3]d CPUs, %[4]s.\n\n",
+		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), *rounds, *slice)
+	return report(results, *check)
+}
+
+// pair is a proxy over each library in front of the same backends.
+type pair struct {
+	ancestor, manifold *bench.Process
+	stops              []func()
+}
+
+func startPair(ctx context.Context, profiles string) (p *pair, err error) {
+	p = new(pair)
+	defer func() {
+		if err != nil {
+			p.stop()
+		}
+	}()
+	var backends []string
+	for range bench.FanOut {
+		addr, stop, err := bench.StartBackend()
+		if err != nil {
+			return nil, err
+		}
+		p.stops = append(p.stops, stop)
+		backends = append(backends, addr)
+	}
+	for l, process := range map[bench.Library]**bench.Process{bench.Ancestor: &p.ancestor, bench.Manifold: &p.manifold} {
+		profile := ""
+		if profiles != "" {
+			profile = filepath.Join(profiles, string(l)+".pprof")
+		}
+		if *process, err = bench.StartProcess(ctx, l, backends, profile); err != nil {
+			return nil, err
+		}
+		p.stops = append(p.stops, (*process).Stop)
+	}
+	return p, nil
+}
+
+// stop ends the proxies and then the backends.
+func (p *pair) stop() {
+	for _, stop := range slices.Backward(p.stops) {
+		stop()
+	}
+}
+
+// result is what one workload costs either library.
+type result struct {
+	workload           bench.Workload
+	ancestor, manifold bench.Sample // each field the median
+	ratio, low, high   float64      // of CPU, manifold to ancestor: median and quartiles of neighbouring samples
+}
+
+// compare samples both libraries in turn. The order within a pair of samples
+// alternates too, for what a machine does every other second.
+func (p *pair) compare(ctx context.Context, w bench.Workload, rounds int, slice time.Duration) (result, error) {
+	fmt.Fprintf(os.Stderr, "%s ...\n", w.Name)
+	var (
+		samples [2][]bench.Sample
+		ratios  []float64
+		sides   = [2]*bench.Process{p.ancestor, p.manifold}
+	)
+	for round := -1; round < rounds; round++ {
+		var pairOf [2]bench.Sample
+		for i := range sides {
+			side := (i + max(round, 0)) % len(sides)
+			s, err := sides[side].Measure(ctx, w, slice)
+			if err != nil {
+				return result{}, err
+			}
+			pairOf[side] = s
+		}
+		if round < 0 { // warms up pools, connections and the CPU
+			continue
+		}
+		for side, s := range pairOf {
+			samples[side] = append(samples[side], s)
+		}
+		ratios = append(ratios, float64(pairOf[1].CPU)/float64(pairOf[0].CPU))
+	}
+	slices.Sort(ratios)
+	n := len(ratios)
+	return result{w, medians(samples[0]), medians(samples[1]), ratios[n/2], ratios[n/4], ratios[n-1-n/4]}, nil
+}
+
+// medians returns the median of each field.
+func medians(samples []bench.Sample) bench.Sample {
+	return bench.Sample{
+		CPU:     median(samples, func(s bench.Sample) time.Duration { return s.CPU }),
+		Bytes:   median(samples, func(s bench.Sample) float64 { return s.Bytes }),
+		Objects: median(samples, func(s bench.Sample) float64 { return s.Objects }),
+		Wall:    median(samples, func(s bench.Sample) time.Duration { return s.Wall }),
+	}
+}
+
+func median[T cmp.Ordered](samples []bench.Sample, field func(bench.Sample) T) T {
+	values := make([]T, len(samples))
+	for i, s := range samples {
+		values[i] = field(s)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// report prints the table, and returns an error if it is to check the targets
+// and one is missed.
+func report(results []result, check bool) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "\tCPU µs\t\tCPU\t\t\tallocations\t\tKiB allocated\t\tlatency µs\t\t")
+	fmt.Fprintln(w, "per call\tancestor\tmanifold\tratio\tquartiles\ttarget\tancestor\tmanifold\tancestor\tmanifold\tancestor\tmanifold\t")
+	missed := 0
+	for _, r := range results {
+		target := "-"
+		if t := r.workload.Target; t > 0 && r.ratio <= t {
+			target = fmt.Sprintf("%.2f ok", t)
+		} else if t > 0 {
+			target = fmt.Sprintf("%.2f MISSED", t)
+			missed++
+		}
+		a, m := r.ancestor, r.manifold
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2f\t%.2f-%.2f\t%s\t%.0f\t%.0f\t%.1f\t%.1f\t%.0f\t%.0f\t\n",
+			r.workload.Name, micros(a.CPU), micros(m.CPU), r.ratio, r.low, r.high, target,
+			a.Objects, m.Objects, a.Bytes/1024, m.Bytes/1024, micros(a.Wall), micros(m.Wall))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if check && missed > 0 {
+		return fmt.Errorf("%d of %d workloads cost more than their target", missed, len(results))
+	}
+	return nil
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

@@ -1,0 +1,21 @@
+module github.com/manifold-grpc/manifold/bench
+
+go 1.26.0
+
+replace github.com/manifold-grpc/manifold => ../
+
+require (
+	github.com/manifold-grpc/manifold v0.0.0-00010101000000-000000000000
+	github.com/siderolabs/grpc-proxy v0.5.1
+	google.golang.org/grpc v1.85.0
+)
+
+require (
+	github.com/hashicorp/errwrap v1.1.0 // indirect
+	github.com/hashicorp/go-multierror v1.1.1 // indirect
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
