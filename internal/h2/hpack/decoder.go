@@ -3,6 +3,8 @@
 
 package hpack
 
+import "math"
+
 // protocolTableSize is the size of both tables before SETTINGS and size updates
 // change it (RFC 9113 section 6.5.2).
 const protocolTableSize = 4096
@@ -16,20 +18,20 @@ const maxScratch = 4096
 // What it keeps is bounded: the dynamic table holds at most the allowed size,
 // whose strings pin at most pinFactor times as much, and 4 KiB of scratch.
 type Decoder struct {
-	table    table
-	allowed  uint32 // our SETTINGS_HEADER_TABLE_SIZE
-	shrink   bool   // the next block must begin with a size update
-	overList *ListError
-	overN    *ListError
-	err      *DecodeError // once set, the connection is lost
+	table   table
+	allowed uint32        // our SETTINGS_HEADER_TABLE_SIZE
+	shrink  bool          // the next block must begin with a size update
+	limits  [2]*ListError // on octets and fields; nil is none
+	err     *DecodeError  // once set, the connection is lost
 
 	// Of the block being decoded.
-	block []byte
-	i     int        // offset of the next octet
-	dst   []Field    // the caller's fields and those decoded so far
-	base  int        // len(dst) at the start
-	list  uint64     // size of the header list so far
-	over  *ListError // set as soon as the list is over a limit
+	block     []byte
+	i         int        // offset of the next octet
+	dst       []Field    // the caller's fields and those decoded so far
+	list      uint64     // size of the header list so far
+	maxList   uint64     // list may be that much
+	maxFields int        // len(dst) may be that much
+	over      *ListError // set as soon as the list is over a limit
 
 	// Literals wait in scratch until settle makes them strings, all of them
 	// with one allocation.
@@ -79,12 +81,12 @@ func (d *Decoder) SetMaxTableSize(n uint32) {
 // 6.5.2 counts it (name, value and 32 for each field), and the number of
 // fields. 0 means no limit. It is called between blocks.
 func (d *Decoder) SetLimits(maxListBytes uint32, maxFields int) {
-	d.overList, d.overN = nil, nil
+	d.limits = [2]*ListError{}
 	if maxListBytes > 0 {
-		d.overList = &ListError{"header_list_bytes", uint64(maxListBytes)}
+		d.limits[0] = &ListError{"header_list_bytes", uint64(maxListBytes)}
 	}
 	if maxFields > 0 {
-		d.overN = &ListError{"header_list_fields", uint64(maxFields)}
+		d.limits[1] = &ListError{"header_list_fields", uint64(maxFields)}
 	}
 }
 
@@ -102,14 +104,16 @@ func (d *Decoder) Decode(dst []Field, block []byte) ([]Field, error) {
 	if d.err != nil {
 		return dst, d.err
 	}
-	d.block, d.i, d.dst, d.base, d.list, d.over = block, 0, dst, len(dst), 0, nil
+	d.begin(dst, block)
 	reason := d.updates()
 	for reason == "" && d.i < len(d.block) {
-		reason = d.field()
+		if d.run(); d.i < len(d.block) {
+			reason = d.field()
+		}
 	}
 	d.settle()
 	fields, over := d.dst, d.over
-	d.block, d.dst = nil, nil // not ours
+	d.block, d.dst, d.over = nil, nil, nil // not ours
 	if cap(d.scratch) > maxScratch {
 		d.scratch = nil
 	}
@@ -121,6 +125,18 @@ func (d *Decoder) Decode(dst []Field, block []byte) ([]Field, error) {
 		return fields, over
 	}
 	return fields, nil
+}
+
+// begin sets the state for a block.
+func (d *Decoder) begin(dst []Field, block []byte) {
+	d.block, d.i, d.dst = block, 0, dst
+	d.list, d.maxList, d.maxFields = 0, math.MaxUint64, math.MaxInt
+	if l := d.limits[0]; l != nil {
+		d.maxList = l.Max
+	}
+	if l := d.limits[1]; l != nil {
+		d.maxFields = len(dst) + int(l.Max)
+	}
 }
 
 // updates reads the size updates at the start of the block. There are at most
@@ -149,6 +165,33 @@ func (d *Decoder) updates() (reason string) {
 	return ""
 }
 
+// run reads fields that are a single octet, the index of an entry, as long as
+// they come one after another. That is nearly all of a connection's fields, so
+// this loop is all the work that most blocks are. It stops at everything else,
+// for field to deal with.
+func (d *Decoder) run() {
+	p, i, dst, list := d.block, d.i, d.dst, d.list
+	for ; i < len(p) && p[i] > 0x80 && p[i] < 0xff; i++ {
+		var f *Field
+		if index := p[i] & 0x7f; index <= staticLen {
+			f = &static[index]
+		} else {
+			k := d.table.next + staticLen - uint64(index)
+			if !d.table.live(k) || k >= d.settled {
+				break
+			}
+			f = &d.table.at(k).field
+		}
+		n := uint64(len(f.Name) + len(f.Value) + fieldOverhead)
+		if list+n > d.maxList || len(dst) >= d.maxFields {
+			break
+		}
+		list += n
+		dst = append(dst, *f)
+	}
+	d.i, d.dst, d.list = i, dst, list
+}
+
 // field reads one field (RFC 7541 section 6).
 func (d *Decoder) field() (reason string) {
 	switch c := d.block[d.i]; {
@@ -169,33 +212,33 @@ func (d *Decoder) indexed() (reason string) {
 	if index, d.i, reason = readInt(d.block, d.i, 7); reason != "" {
 		return reason
 	}
-	name, value, reason := d.lookup(index)
-	if reason != "" {
-		return reason
+	f := d.lookup(index)
+	if f == nil {
+		return reasonIndex
 	}
-	if d.count(len(name) + len(value)) {
-		d.dst = append(d.dst, Field{Name: name, Value: value})
+	if d.count(len(f.Name) + len(f.Value)) {
+		d.dst = append(d.dst, *f)
 	}
 	return ""
 }
 
-// lookup returns the entry with the given index (RFC 7541 section 2.3.3).
-func (d *Decoder) lookup(index uint32) (name, value, reason string) {
+// lookup returns the entry with the given index (RFC 7541 section 2.3.3), or nil
+// if there is none.
+func (d *Decoder) lookup(index uint32) *Field {
 	if index <= staticLen {
 		if index == 0 {
-			return "", "", reasonIndex
+			return nil
 		}
-		return static[index].Name, static[index].Value, ""
+		return &static[index]
 	}
 	k := d.table.next + staticLen - uint64(index)
 	if !d.table.live(k) {
-		return "", "", reasonIndex
+		return nil
 	}
 	if k >= d.settled {
 		d.settle()
 	}
-	e := d.table.at(k)
-	return e.name, e.value, ""
+	return &d.table.at(k).field
 }
 
 // count adds a field of n octets to the header list and says whether it is to
@@ -206,10 +249,13 @@ func (d *Decoder) count(n int) bool {
 	}
 	d.list += uint64(n) + fieldOverhead
 	switch {
-	case d.overList != nil && d.list > d.overList.Max:
-		d.over = d.overList
-	case d.overN != nil && uint64(len(d.dst)-d.base) >= d.overN.Max:
-		d.over = d.overN
+	case d.list > d.maxList:
+		d.over = d.limits[0]
+	case len(d.dst) >= d.maxFields:
+		d.over = d.limits[1]
+	default:
+		return true
 	}
-	return d.over == nil
+	d.maxList = 0 // run has nothing to do any more
+	return false
 }

@@ -8,6 +8,10 @@ package hpack
 // repeats in the headers of a few dozen methods.
 const maxEncoderTable = 4096
 
+// maxShare bounds the part of the table that one entry may take: a field that
+// large would push out all that the other streams repeat.
+const maxShare = 4
+
 // Encoder turns fields into the header blocks of one connection. It has no lock;
 // the owner of the connection's write side guards it, and appends each block to
 // what is written in the order of the calls.
@@ -44,7 +48,7 @@ func (e *Encoder) SetMaxTableSize(n uint32) {
 func (e *Encoder) Append(dst []byte, fields []Field) []byte {
 	dst = e.Begin(dst)
 	for i := range fields {
-		dst = e.AppendField(dst, fields[i])
+		dst = e.appendField(dst, &fields[i])
 	}
 	return dst
 }
@@ -72,49 +76,92 @@ func (e *Encoder) Begin(dst []byte) []byte {
 }
 
 // AppendField appends one field to the block begun before.
-func (e *Encoder) AppendField(dst []byte, f Field) []byte {
-	k := hash(f.Name, f.Value)
-	if f.Sensitive || secret(f.Name, f.Value) {
-		return appendLiteral(dst, 0x10, 4, e.nameIndex(k, f.Name), f)
+func (e *Encoder) AppendField(dst []byte, f Field) []byte { return e.appendField(dst, &f) }
+
+func (e *Encoder) appendField(dst []byte, f *Field) []byte {
+	if f.Sensitive {
+		return e.appendLiteral(dst, neverIndexed, f)
 	}
-	if i := staticPair(k, f.Name, f.Value); i != 0 {
-		return appendInt(dst, 0x80, 7, i)
+	if f.hash != 0 {
+		if index := e.index(f.hash, f); index != 0 {
+			return appendInt(dst, 0x80, 7, index)
+		}
 	}
-	if i := e.table.pair(k, f.Name, f.Value); i != 0 {
-		return appendInt(dst, 0x80, 7, i)
+	// The hash may be one that the field had before its owner changed it.
+	hash := pairHash(f.Name, f.Value)
+	if hash != f.hash {
+		if index := e.index(hash, f); index != 0 {
+			return appendInt(dst, 0x80, 7, index)
+		}
 	}
-	name := e.nameIndex(k, f.Name)
-	if f.Size() > e.table.max/2 || !e.seen.again(k.pair) {
-		return appendLiteral(dst, 0, 4, name, f)
+	switch {
+	case secret(f.Name, f.Value):
+		return e.appendLiteral(dst, neverIndexed, f)
+	case f.Size() > e.table.max/maxShare || !e.seen.again(hash):
+		return e.appendLiteral(dst, notIndexed, f)
 	}
-	e.table.insert(k, f)
-	return appendLiteral(dst, 0x40, 6, name, f)
+	return e.appendIndexed(dst, hash, f)
 }
 
-// nameIndex returns the index of an entry with the name, or 0.
-func (e *Encoder) nameIndex(k key, name string) uint32 {
-	if i := staticName(k, name); i != 0 {
+// index returns the index of an entry equal to the field with its hash, or 0.
+func (e *Encoder) index(hash uint32, f *Field) uint32 {
+	if i := e.table.pair(hash, f); i != 0 {
 		return i
 	}
-	return e.table.name(k, name)
+	return staticPair(hash, f)
 }
 
-// appendLiteral appends a literal field whose first octet is high and whose
-// name index has an n-bit prefix; index 0 means a literal name.
-func appendLiteral(dst []byte, high byte, n uint, index uint32, f Field) []byte {
-	dst = appendInt(dst, high, n, index)
-	if index == 0 {
+// The first bits of literals that enter no table (RFC 7541 sections 6.2.2 and
+// 6.2.3).
+const (
+	notIndexed   = 0x00
+	neverIndexed = 0x10
+)
+
+// appendLiteral appends a field that enters no table. The octets go as they
+// are: such fields come with every call, and Huffman code would save a fifth of
+// their octets for many times the work, here and at the peer.
+func (e *Encoder) appendLiteral(dst []byte, kind byte, f *Field) []byte {
+	name := e.nameIndex(nameHash(f.Name), f.Name)
+	dst = appendInt(dst, kind, 4, name)
+	if name == 0 {
 		dst = appendString(dst, f.Name)
 	}
 	return appendString(dst, f.Value)
 }
 
-// appendString appends a string literal, in Huffman code if that is shorter.
-func appendString(dst []byte, s string) []byte {
-	if n := huffmanLen(s); n < len(s) {
-		dst = appendInt(dst, 0x80, 7, uint32(n))
-		return appendHuffman(dst, s)
+// appendIndexed appends a field that enters the table. That happens once for
+// many blocks, so the shorter form is worth its while.
+func (e *Encoder) appendIndexed(dst []byte, hash uint32, f *Field) []byte {
+	h := nameHash(f.Name)
+	name := e.nameIndex(h, f.Name)
+	e.table.insert(hash, h, f)
+	dst = appendInt(dst, 0x40, 6, name)
+	if name == 0 {
+		dst = appendShortest(dst, f.Name)
 	}
+	return appendShortest(dst, f.Value)
+}
+
+// nameIndex returns the index of an entry with the name, or 0.
+func (e *Encoder) nameIndex(hash uint32, name string) uint32 {
+	if i := staticName(hash, name); i != 0 {
+		return i
+	}
+	return e.table.name(hash, name)
+}
+
+// appendString appends a string literal (RFC 7541 section 5.2).
+func appendString(dst []byte, s string) []byte {
 	dst = appendInt(dst, 0, 7, uint32(len(s)))
 	return append(dst, s...)
+}
+
+// appendShortest appends a string literal, in Huffman code if that is shorter.
+func appendShortest(dst []byte, s string) []byte {
+	n := huffmanLen(s)
+	if n >= len(s) {
+		return appendString(dst, s)
+	}
+	return appendHuffman(appendInt(dst, 0x80, 7, uint32(n)), s, n)
 }

@@ -21,6 +21,8 @@ import (
 )
 
 // Field is one header field. Name and Value are octets, not necessarily UTF-8.
+// Fields are compared with Equal: == would also compare what the package keeps
+// in them for itself.
 type Field struct {
 	Name, Value string
 
@@ -29,6 +31,22 @@ type Field struct {
 	// Decoder sets it and the Encoder obeys, so a proxy that hands Fields on
 	// keeps the promise without further care.
 	Sensitive bool
+
+	// hash is that of name and value if known, else 0. Fields that come out of
+	// a decoder's table carry it, which spares encoders most of their work. It
+	// is a hint: who changes a Field need not know of it.
+	hash uint32
+}
+
+// Prepare returns a field that costs encoders less than others; it is for fields
+// that a program makes once and sends often.
+func Prepare(name, value string) Field {
+	return Field{Name: name, Value: value, hash: pairHash(name, value)}
+}
+
+// Equal says whether both fields have the same name, value and sensitivity.
+func (f Field) Equal(g Field) bool {
+	return f.Name == g.Name && f.Value == g.Value && f.Sensitive == g.Sensitive
 }
 
 // fieldOverhead is what every entry counts beyond its octets (RFC 7541 section

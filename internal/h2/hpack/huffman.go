@@ -58,13 +58,14 @@ type huffCode struct {
 const lookupBits = 12
 
 // lookup is what the next lookupBits bits of a string begin with: one or two
-// whole symbols, or none if the first code is longer.
-type lookup struct {
-	sym   [2]uint8
-	n     uint8 // symbols
-	bits  uint8 // of all n symbols
-	first uint8 // of the first one
-}
+// whole symbols, or none if the first code is longer. From the low end: two
+// symbols of 8 bits, then of 4 bits each the length of all codes, the length of
+// the first code and the number of symbols.
+type lookup uint32
+
+func (l lookup) bits() uint  { return uint(l >> 16 & 15) } // of all codes
+func (l lookup) first() uint { return uint(l >> 20 & 15) } // of the first code
+func (l lookup) n() int      { return int(l >> 24) }       // symbols
 
 var (
 	huffCanonical = newCanonical()
@@ -106,20 +107,15 @@ func newHuffCodes() *[eos]huffCode {
 func newHuffLookup() *[1 << lookupBits]lookup {
 	t := new([1 << lookupBits]lookup)
 	for i := range t {
-		var l lookup
-		for l.n < 2 {
-			sym, n := huffCanonical.next(uint64(i)<<(64-lookupBits)<<l.bits, lookupBits-uint(l.bits))
-			if n == 0 {
-				break
-			}
-			if l.n == 0 {
-				l.first = uint8(n)
-			}
-			l.sym[l.n] = uint8(sym)
-			l.n++
-			l.bits += uint8(n)
+		top := uint64(i) << (64 - lookupBits)
+		sym, first := huffCanonical.next(top, lookupBits)
+		if first == 0 {
+			continue
 		}
-		t[i] = l
+		t[i] = lookup(sym) | lookup(first)<<16 | lookup(first)<<20 | 1<<24
+		if sym, second := huffCanonical.next(top<<first, lookupBits-first); second > 0 {
+			t[i] = t[i]&0xff | lookup(sym)<<8 | lookup(first+second)<<16 | lookup(first)<<20 | 2<<24
+		}
 	}
 	return t
 }
@@ -149,15 +145,16 @@ func appendHuffmanDecoded(dst, src []byte) (out []byte, reason string) {
 	j := len(dst)
 	dst = grow(dst, huffBound(len(src)))
 	buf := dst[:cap(dst)]
-	// bits holds the next n bits of src at its top, and below them zeros.
+	// The next n bits of src stand at the top of bits; below them may stand
+	// some of those that follow.
 	bits, n := uint64(0), uint(0)
-	for len(src) >= 4 {
-		bits |= uint64(binary.BigEndian.Uint32(src)) << (32 - n)
-		n += 32
-		src = src[4:]
-		for n >= 32 {
-			l := &huffLookup[bits>>(64-lookupBits)]
-			if l.n == 0 {
+	for len(src) >= 8 {
+		bits |= binary.BigEndian.Uint64(src) >> n
+		src = src[(63-n)/8:]
+		n |= 56
+		for n >= maxCodeLen {
+			l := huffLookup[bits>>(64-lookupBits)]
+			if l == 0 {
 				sym, c := huffCanonical.next(bits, maxCodeLen)
 				if sym == eos {
 					return dst, reasonHuffmanEOS
@@ -166,39 +163,51 @@ func appendHuffmanDecoded(dst, src []byte) (out []byte, reason string) {
 				j, bits, n = j+1, bits<<c, n-c
 				continue
 			}
-			buf[j], buf[j+1] = l.sym[0], l.sym[1]
-			j += int(l.n)
-			bits <<= l.bits & 63
-			n -= uint(l.bits)
+			buf[j], buf[j+1] = byte(l), byte(l>>8)
+			j += l.n()
+			bits <<= l.bits()
+			n -= l.bits()
 		}
 	}
-	for _, c := range src {
-		bits |= uint64(c) << (56 - n)
-		n += 8
-	}
-	return huffmanTail(buf[:j], bits, n)
+	return huffmanTail(buf, j, bits&^(^uint64(0)>>n), n, src)
 }
 
-// huffmanTail decodes the last n bits, at the top of bits, into dst, which has
-// room for them.
-func huffmanTail(dst []byte, bits uint64, n uint) (out []byte, reason string) {
+// huffmanTail decodes the last bits of a string, n at the top of bits and fewer
+// than 8 octets of src, into buf from j on.
+func huffmanTail(buf []byte, j int, bits uint64, n uint, src []byte) (out []byte, reason string) {
 	for {
-		// Ones below the last bit: padding then looks like the start of EOS,
-		// and no other code begins with 8 ones and goes beyond the end unseen.
-		sym, c := huffCanonical.next(bits|^uint64(0)>>n, maxCodeLen)
+		for n <= 56 && len(src) > 0 {
+			bits |= uint64(src[0]) << (56 - n)
+			src = src[1:]
+			n += 8
+		}
+		// With ones after the end, padding looks like the start of EOS, and a
+		// code that lacks its end cannot seem whole within n bits.
+		padded := bits | ^uint64(0)>>n
+		l := huffLookup[padded>>(64-lookupBits)]
+		if l != 0 && l.bits() <= n {
+			buf[j], buf[j+1] = byte(l), byte(l>>8)
+			j, bits, n = j+l.n(), bits<<l.bits(), n-l.bits()
+			continue
+		}
+		sym, c := huffCanonical.next(padded, maxCodeLen)
 		if c > n {
-			break
+			return buf[:j], huffmanPadding(padded, n)
 		}
 		if sym == eos {
-			return dst, reasonHuffmanEOS
+			return buf[:j], reasonHuffmanEOS
 		}
-		dst = append(dst, byte(sym))
-		bits, n = bits<<c, n-c
+		buf[j] = byte(sym)
+		j, bits, n = j+1, bits<<c, n-c
 	}
-	if n >= 8 || bits|^uint64(0)>>n != ^uint64(0) {
-		return dst, reasonHuffmanPadding
+}
+
+// huffmanPadding judges the last n bits of a string, which begin no whole code.
+func huffmanPadding(padded uint64, n uint) (reason string) {
+	if n >= 8 || padded != ^uint64(0) {
+		return reasonHuffmanPadding
 	}
-	return dst, ""
+	return ""
 }
 
 // huffmanLen returns the length of s in Huffman code.
@@ -210,27 +219,27 @@ func huffmanLen(s string) int {
 	return (bits + 7) / 8
 }
 
-// appendHuffman appends s in Huffman code, padded with ones.
-func appendHuffman(dst []byte, s string) []byte {
+// appendHuffman appends s, whose length in Huffman code is size, padded with
+// ones.
+func appendHuffman(dst []byte, s string, size int) []byte {
+	start := len(dst)
+	dst = grow(dst, size+4)
+	buf := dst[start : start+size+4] // room to write 4 octets at a time
 	// bits holds n bits, fewer than 32 between symbols, at its low end.
-	bits, n := uint64(0), uint(0)
-	for i := 0; i < len(s); i++ {
-		c := huffCodes[s[i]]
-		bits = bits<<c.len | uint64(c.code)
+	bits, n, j := uint64(0), uint(0), 0
+	for i := range len(s) {
+		c := &huffCodes[s[i]]
+		bits = bits<<(c.len&31) | uint64(c.code)
 		n += uint(c.len)
 		if n >= 32 {
 			n -= 32
-			dst = binary.BigEndian.AppendUint32(dst, uint32(bits>>n))
+			binary.BigEndian.PutUint32(buf[j:], uint32(bits>>(n&31)))
+			j += 4
 		}
 	}
-	for n >= 8 {
-		n -= 8
-		dst = append(dst, byte(bits>>n))
-	}
-	if n > 0 {
-		dst = append(dst, byte(bits<<(8-n))|byte(0xff>>n))
-	}
-	return dst
+	// Ones below the last bit; what is written beyond size is not kept.
+	binary.BigEndian.PutUint32(buf[j:], uint32(bits<<(32-n)|^uint64(0)>>(32+n)))
+	return dst[:start+size]
 }
 
 // grow returns dst with room for n more octets.

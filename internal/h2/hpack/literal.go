@@ -28,13 +28,16 @@ func (d *Decoder) literal(n uint, index, sensitive bool) (reason string) {
 	}
 	var name string
 	var rawName, rawValue encoded
-	if nameIndex != 0 {
-		name, _, reason = d.lookup(nameIndex)
+	if nameIndex == 0 {
+		if rawName, reason = d.str(); reason != "" {
+			return reason
+		}
 	} else {
-		rawName, reason = d.str()
-	}
-	if reason != "" {
-		return reason
+		f := d.lookup(nameIndex)
+		if f == nil {
+			return reasonIndex
+		}
+		name = f.Name
 	}
 	if rawValue, reason = d.str(); reason != "" {
 		return reason
@@ -56,7 +59,7 @@ func (d *Decoder) literal(n uint, index, sensitive bool) (reason string) {
 // what a block over the limit can cost. The price is that a Huffman code there
 // is not checked; no table depends on it.
 func (d *Decoder) skip(least int, index bool) bool {
-	if d.over == nil && (d.overList == nil || d.list+uint64(least)+fieldOverhead <= d.overList.Max) {
+	if d.over == nil && d.list+uint64(least)+fieldOverhead <= d.maxList {
 		return false
 	}
 	if index && uint64(least)+fieldOverhead <= uint64(d.table.max) {
@@ -116,7 +119,7 @@ func (d *Decoder) keep(l literal, name string, index, sensitive bool) {
 	n := len(name) + l.end - l.name
 	if index {
 		if l.entry, l.inserted = d.table.insert(uint32(n + fieldOverhead)); l.inserted {
-			d.table.at(l.entry).name = name
+			d.table.at(l.entry).field.Name = name
 		}
 	}
 	if d.count(n) {
@@ -143,16 +146,18 @@ func (d *Decoder) settle() {
 		return
 	}
 	s := string(d.scratch)
-	for _, l := range d.pending {
+	for i := range d.pending {
+		l := &d.pending[i]
+		hash := uint32(0)
+		if l.inserted && d.table.live(l.entry) {
+			hash = d.settleEntry(l, s)
+		}
 		if l.field >= 0 {
 			f := &d.dst[l.field]
-			f.Value = s[l.value:l.end]
+			f.Value, f.hash = s[l.value:l.end], hash
 			if !l.named {
 				f.Name = s[l.name:l.value]
 			}
-		}
-		if l.inserted && d.table.live(l.entry) {
-			d.settleEntry(l, s)
 		}
 	}
 	d.pending, d.scratch = d.pending[:0], d.scratch[:0]
@@ -160,14 +165,17 @@ func (d *Decoder) settle() {
 
 // settleEntry gives the table's entry for l its strings: parts of s, or a copy
 // of its own if s is so large that the entry would pin much more than its size.
-func (d *Decoder) settleEntry(l literal, s string) {
+// It returns the entry's hash.
+func (d *Decoder) settleEntry(l *literal, s string) uint32 {
 	e := d.table.at(l.entry)
 	own, base := s, 0
 	if len(s) > pinFactor*int(e.size) {
 		own, base = strings.Clone(s[l.name:l.end]), l.name
 	}
-	e.value = own[l.value-base : l.end-base]
+	name := e.field.Name
 	if !l.named {
-		e.name = own[l.name-base : l.value-base]
+		name = own[l.name-base : l.value-base]
 	}
+	e.field = Prepare(name, own[l.value-base:l.end-base])
+	return e.field.hash
 }

@@ -3,24 +3,30 @@
 
 package hpack
 
-// filterSlots is the number of fields that a filter remembers, at most. With
-// two values per call that never repeat, one that comes every 10 calls is still
-// known the next time in 3 cases of 4.
-const filterSlots = 64
+// A filter has filterSets sets of filterWays hashes. With two values per call
+// that never repeat, one that does is still known after 30 calls.
+const (
+	filterSets = 16
+	filterWays = 4
+)
 
-// filter remembers fields by their hashes, the later ones in place of earlier
-// ones. The zero value has seen nothing.
-type filter [filterSlots]uint32
+// filter remembers the fields of late by their hashes. Sets of several ways,
+// because with one way two fields of the same call that share a place would push
+// each other out for ever. The zero value has seen nothing.
+type filter [filterSets][filterWays]uint32
 
 // again says whether the field was seen before and not forgotten since. A field
 // whose hash collides may be taken for seen; it is then indexed too early,
 // which costs room and nothing else.
 func (f *filter) again(pair uint32) bool {
-	slot := &f[pair%filterSlots]
-	if *slot == pair {
-		return true
+	set := &f[pair%filterSets]
+	for _, h := range set {
+		if h == pair {
+			return true
+		}
 	}
-	*slot = pair
+	copy(set[1:], set[:])
+	set[0] = pair
 	return false
 }
 

@@ -7,8 +7,19 @@ package hpack
 // follow on it.
 const staticLen = 61
 
-// static is the static table of RFC 7541 appendix A. Index 0 is not in use.
-var static = [staticLen + 1]Field{
+// static is the static table, with hashes. Index 0 is not in use.
+var static = newStatic()
+
+func newStatic() *[staticLen + 1]Field {
+	t := new([staticLen + 1]Field)
+	for i, f := range appendixA {
+		t[i] = Prepare(f.Name, f.Value)
+	}
+	return t
+}
+
+// appendixA is the static table of RFC 7541 appendix A.
+var appendixA = [staticLen + 1]Field{
 	1:  {Name: ":authority"},
 	2:  {Name: ":method", Value: "GET"},
 	3:  {Name: ":method", Value: "POST"},
@@ -70,4 +81,53 @@ var static = [staticLen + 1]Field{
 	59: {Name: "vary"},
 	60: {Name: "via"},
 	61: {Name: "www-authenticate"},
+}
+
+// staticSlots is the size of the hash tables over the static table: sparse, so
+// that a field that is not in it mostly meets an empty slot.
+const staticSlots = 256
+
+// staticPairs and staticNames hold indexes of the static table by the hash of
+// the pair and, for the first entry of each name, of the name. Collisions go to
+// the next slot; 0 is an empty one.
+var staticPairs, staticNames = newStaticSlots()
+
+func newStaticSlots() (pairs, names *[staticSlots]uint8) {
+	pairs, names = new([staticSlots]uint8), new([staticSlots]uint8)
+	put := func(t *[staticSlots]uint8, h uint32, i int) {
+		for t[h%staticSlots] != 0 {
+			h++
+		}
+		t[h%staticSlots] = uint8(i)
+	}
+	for i := 1; i <= staticLen; i++ {
+		put(pairs, static[i].hash, i)
+		if name := static[i].Name; name != static[i-1].Name {
+			put(names, nameHash(name), i)
+		}
+	}
+	return pairs, names
+}
+
+// staticPair returns the static index of a field with its hash, or 0.
+func staticPair(hash uint32, f *Field) uint32 {
+	for h := hash; ; h++ {
+		i := staticPairs[h%staticSlots]
+		if i == 0 {
+			return 0
+		}
+		if s := &static[i]; s.hash == hash && s.Value == f.Value && s.Name == f.Name {
+			return uint32(i)
+		}
+	}
+}
+
+// staticName returns the first static index with the name, or 0.
+func staticName(hash uint32, name string) uint32 {
+	for h := hash; ; h++ {
+		i := staticNames[h%staticSlots]
+		if i == 0 || static[i].Name == name {
+			return uint32(i)
+		}
+	}
 }

@@ -3,10 +3,12 @@
 
 package hpack
 
-// entry is one field of a decoder's dynamic table.
+// entry is one field of a decoder's dynamic table. The field's strings may be
+// missing while the block that inserted it is being decoded; size is always
+// right.
 type entry struct {
-	name, value string
-	size        uint32
+	field Field
+	size  uint32
 }
 
 // table is a decoder's dynamic table: a ring, because entries leave in the
@@ -18,7 +20,6 @@ type table struct {
 	count int     // live entries: next-count to next-1
 	size  uint32  // sum of their sizes, at most max
 	max   uint32
-	gen   uint64 // grows with every change
 }
 
 // at returns live entry k.
@@ -30,7 +31,6 @@ func (t *table) live(k uint64) bool { return t.next-k-1 < uint64(t.count) }
 // setMax sets the maximum size and evicts what no longer fits.
 func (t *table) setMax(n uint32) {
 	t.max = n
-	t.gen++
 	t.evict(0)
 }
 
@@ -38,7 +38,6 @@ func (t *table) setMax(n uint32) {
 // larger than the whole table empties it and is not added, which is no error
 // (RFC 7541 section 4.4); ok is then false.
 func (t *table) insert(size uint32) (k uint64, ok bool) {
-	t.gen++
 	t.evict(size)
 	if size > t.max {
 		return 0, false
