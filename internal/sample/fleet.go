@@ -24,10 +24,15 @@ type fleetService struct {
 var _ samplepb.FleetServiceServer = (*fleetService)(nil)
 
 func (s *fleetService) Describe(_ context.Context, req *samplepb.DescribeRequest) (*samplepb.DescribeResponse, error) {
-	return s.describe(req.GetFailOn())
+	node, err := s.describe(req.GetFailOn())
+	if err != nil {
+		return nil, err
+	}
+
+	return &samplepb.DescribeResponse{Nodes: []*samplepb.Node{node}}, nil
 }
 
-func (s *fleetService) Watch(req *samplepb.WatchRequest, stream grpc.ServerStreamingServer[samplepb.DescribeResponse]) error {
+func (s *fleetService) Watch(req *samplepb.WatchRequest, stream grpc.ServerStreamingServer[samplepb.Node]) error {
 	for i := range req.GetCount() {
 		if i > 0 {
 			if err := pause(stream.Context(), req.GetInterval()); err != nil {
@@ -35,12 +40,12 @@ func (s *fleetService) Watch(req *samplepb.WatchRequest, stream grpc.ServerStrea
 			}
 		}
 
-		resp, err := s.describe(req.GetFailOn())
+		node, err := s.describe(req.GetFailOn())
 		if err != nil {
 			return err
 		}
 
-		if err := stream.Send(resp); err != nil {
+		if err := stream.Send(node); err != nil {
 			return err
 		}
 	}
@@ -48,15 +53,15 @@ func (s *fleetService) Watch(req *samplepb.WatchRequest, stream grpc.ServerStrea
 	return nil
 }
 
-func (s *fleetService) describe(failOn string) (*samplepb.DescribeResponse, error) {
+func (s *fleetService) describe(failOn string) (*samplepb.Node, error) {
 	if failOn == s.backend {
 		return nil, status.Errorf(codes.Unavailable, "backend %q fails, as asked", s.backend)
 	}
 
-	return &samplepb.DescribeResponse{Nodes: []*samplepb.Node{{
+	return &samplepb.Node{
 		Backend:   s.backend,
 		Started:   s.calls.started.Load(),
 		InFlight:  s.calls.inFlight.Load(),
 		Cancelled: s.calls.cancelled.Load(),
-	}}}, nil
+	}, nil
 }

@@ -282,8 +282,8 @@ func TestFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if resp, err := stream.Recv(); err != nil || resp.GetNodes()[0].GetBackend() != "one" {
-			t.Errorf("report = %v, %v", resp, err)
+		if node, err := stream.Recv(); err != nil || node.GetBackend() != "one" {
+			t.Errorf("report = %v, %v", node, err)
 		}
 	}
 	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {

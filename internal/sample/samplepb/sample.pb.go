@@ -794,10 +794,10 @@ const file_internal_sample_samplepb_sample_proto_rawDesc = "" +
 	"\x04Echo\x12\x1f.manifold.sample.v1.EchoRequest\x1a .manifold.sample.v1.EchoResponse\x12O\n" +
 	"\x06Expand\x12!.manifold.sample.v1.ExpandRequest\x1a .manifold.sample.v1.EchoResponse0\x01\x12Q\n" +
 	"\aCollect\x12\x1f.manifold.sample.v1.EchoRequest\x1a#.manifold.sample.v1.CollectResponse(\x01\x12M\n" +
-	"\x04Chat\x12\x1f.manifold.sample.v1.EchoRequest\x1a .manifold.sample.v1.EchoResponse(\x010\x012\xb8\x01\n" +
+	"\x04Chat\x12\x1f.manifold.sample.v1.EchoRequest\x1a .manifold.sample.v1.EchoResponse(\x010\x012\xac\x01\n" +
 	"\fFleetService\x12U\n" +
-	"\bDescribe\x12#.manifold.sample.v1.DescribeRequest\x1a$.manifold.sample.v1.DescribeResponse\x12Q\n" +
-	"\x05Watch\x12 .manifold.sample.v1.WatchRequest\x1a$.manifold.sample.v1.DescribeResponse0\x01B<Z:github.com/manifold-grpc/manifold/internal/sample/samplepbb\x06proto3"
+	"\bDescribe\x12#.manifold.sample.v1.DescribeRequest\x1a$.manifold.sample.v1.DescribeResponse\x12E\n" +
+	"\x05Watch\x12 .manifold.sample.v1.WatchRequest\x1a\x18.manifold.sample.v1.Node0\x01B<Z:github.com/manifold-grpc/manifold/internal/sample/samplepbb\x06proto3"
 
 var (
 	file_internal_sample_samplepb_sample_proto_rawDescOnce sync.Once
@@ -850,7 +850,7 @@ var file_internal_sample_samplepb_sample_proto_depIdxs = []int32{
 	4,  // 19: manifold.sample.v1.EchoService.Collect:output_type -> manifold.sample.v1.CollectResponse
 	1,  // 20: manifold.sample.v1.EchoService.Chat:output_type -> manifold.sample.v1.EchoResponse
 	7,  // 21: manifold.sample.v1.FleetService.Describe:output_type -> manifold.sample.v1.DescribeResponse
-	7,  // 22: manifold.sample.v1.FleetService.Watch:output_type -> manifold.sample.v1.DescribeResponse
+	8,  // 22: manifold.sample.v1.FleetService.Watch:output_type -> manifold.sample.v1.Node
 	17, // [17:23] is the sub-list for method output_type
 	11, // [11:17] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name

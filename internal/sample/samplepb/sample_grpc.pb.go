@@ -263,14 +263,15 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// FleetService is laid out for one-to-many calls: every answer is a repeated
-// field of elements that leave room for metadata, so that the answers of
-// several backends, concatenated, are one valid answer.
+// FleetService is laid out for one-to-many calls. The unary answer is a repeated
+// field of elements, so that the answers of several backends, concatenated, are
+// one valid answer; the messages of the stream are such elements themselves. An
+// element leaves room for a proxy's metadata.
 type FleetServiceClient interface {
 	// Describe reports on the backend. Fanned out, the answer lists all of them.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 	// Watch reports over and over. Fanned out, the reports interleave.
-	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DescribeResponse], error)
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Node], error)
 }
 
 type fleetServiceClient struct {
@@ -291,13 +292,13 @@ func (c *fleetServiceClient) Describe(ctx context.Context, in *DescribeRequest, 
 	return out, nil
 }
 
-func (c *fleetServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DescribeResponse], error) {
+func (c *fleetServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Node], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[0], FleetService_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[WatchRequest, DescribeResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[WatchRequest, Node]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -308,20 +309,21 @@ func (c *fleetServiceClient) Watch(ctx context.Context, in *WatchRequest, opts .
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type FleetService_WatchClient = grpc.ServerStreamingClient[DescribeResponse]
+type FleetService_WatchClient = grpc.ServerStreamingClient[Node]
 
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
 //
-// FleetService is laid out for one-to-many calls: every answer is a repeated
-// field of elements that leave room for metadata, so that the answers of
-// several backends, concatenated, are one valid answer.
+// FleetService is laid out for one-to-many calls. The unary answer is a repeated
+// field of elements, so that the answers of several backends, concatenated, are
+// one valid answer; the messages of the stream are such elements themselves. An
+// element leaves room for a proxy's metadata.
 type FleetServiceServer interface {
 	// Describe reports on the backend. Fanned out, the answer lists all of them.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	// Watch reports over and over. Fanned out, the reports interleave.
-	Watch(*WatchRequest, grpc.ServerStreamingServer[DescribeResponse]) error
+	Watch(*WatchRequest, grpc.ServerStreamingServer[Node]) error
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -335,7 +337,7 @@ type UnimplementedFleetServiceServer struct{}
 func (UnimplementedFleetServiceServer) Describe(context.Context, *DescribeRequest) (*DescribeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
 }
-func (UnimplementedFleetServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[DescribeResponse]) error {
+func (UnimplementedFleetServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[Node]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
@@ -382,11 +384,11 @@ func _FleetService_Watch_Handler(srv interface{}, stream grpc.ServerStream) erro
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(FleetServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, DescribeResponse]{ServerStream: stream})
+	return srv.(FleetServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, Node]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type FleetService_WatchServer = grpc.ServerStreamingServer[DescribeResponse]
+type FleetService_WatchServer = grpc.ServerStreamingServer[Node]
 
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
