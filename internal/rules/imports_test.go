@@ -67,6 +67,11 @@ var layers = []layer{
 		allow: []string{"./internal/sample/...", grpc, protobuf, rpcProtos},
 		tests: []string{"./internal/certtest", goleak},
 	},
+	{
+		dir:   "internal/daemon",
+		allow: []string{"./proxy/...", grpc},
+		tests: []string{"./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
+	},
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
 	{dir: "internal/certtest"},
 	{dir: "internal/rules"},

@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/manifold-grpc/manifold/proxy/splice"
+)
+
+// Config is what a daemon is to do. It is plain data; New takes a copy of it and
+// reads the files it names.
+type Config struct {
+	// Listen is where calls come in. Required.
+	Listen Address
+	// TLS is how the listener speaks TLS. The zero value is plaintext HTTP/2.
+	TLS ServerTLS
+	// Endpoints are the backends. Each call goes to the next one in turn, also
+	// the calls of one client connection. Required.
+	Endpoints []Endpoint
+	// CAFile is a PEM file of the authorities that may have signed the
+	// certificates of TLS endpoints. Default: those of the system.
+	CAFile string
+	// FanOut is what goes to all endpoints at once. Default: nothing.
+	FanOut FanOut
+	// DrainDelay is how long a draining daemon still takes new calls, while its
+	// health is NOT_SERVING already, so that load balancers can turn away from
+	// it first. Default: 0, no time.
+	DrainDelay time.Duration
+	// Log gets what an operator should know. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+// ServerTLS names PEM files: a certificate chain, leaf first, and its key.
+type ServerTLS struct {
+	CertFile, KeyFile string
+}
+
+// FanOut selects the calls that go to all endpoints and whose answers come back
+// as one.
+type FanOut struct {
+	// Services are full names of services, such as "shop.v1.Catalog". Answers
+	// of unary methods are concatenated, messages of streams interleave.
+	Services []string
+	// Layout says where in an answer the endpoint that gave it, or its error,
+	// is written. The zero value writes nothing, and an error fails the call.
+	Layout splice.Layout
+	// Streaming reports whether a method, "/service/method", is a streaming one.
+	// Nil means that all are, with which unary methods do not work.
+	Streaming func(fullMethod string) bool
+}
+
+// check returns all that can be said against the configuration without looking
+// at files, one line each.
+func (c *Config) check() error {
+	var errs []error
+	if c.Listen == (Address{}) {
+		errs = append(errs, errors.New("no address to listen on"))
+	}
+	if len(c.Endpoints) == 0 {
+		errs = append(errs, errors.New("no backend endpoint"))
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		errs = append(errs, errors.New("TLS needs a certificate file and a key file, only one is given"))
+	}
+
+	anyTLS := false
+	seen := make(map[Endpoint]bool, len(c.Endpoints))
+	for _, e := range c.Endpoints {
+		if seen[e] {
+			errs = append(errs, fmt.Errorf("endpoint %q is given twice", e))
+		}
+		seen[e] = true
+		anyTLS = anyTLS || e.TLS
+	}
+	if c.CAFile != "" && !anyTLS {
+		errs = append(errs, fmt.Errorf("CA file %q has no use: no endpoint is https://", c.CAFile))
+	}
+
+	return errors.Join(errs...)
+}
