@@ -68,6 +68,11 @@ var layers = []layer{
 		tests: []string{"./internal/certtest", goleak},
 	},
 	{
+		dir:   "internal/demo",
+		allow: []string{"./internal/daemon", "./internal/sample/...", "./proxy/splice", grpc, protobuf, rpcProtos},
+		tests: []string{goleak},
+	},
+	{
 		dir:   "internal/daemon",
 		allow: []string{"./proxy/...", grpc},
 		tests: []string{"./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},

@@ -1,0 +1,98 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/manifold-grpc/manifold/internal/daemon"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var update = flag.Bool("update", false, "write testdata/output.txt anew")
+
+var (
+	address  = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+	duration = regexp.MustCompile(`took .*\.`)
+	padding  = regexp.MustCompile(`(?m) +$`)
+)
+
+// The whole output, as users see it but for ports and times.
+func TestOutput(t *testing.T) {
+	var out strings.Builder
+	start := time.Now()
+	if err := Run(t.Context(), &out, Options{Listen: daemon.Address{Network: "tcp", Addr: "127.0.0.1:0"}}); err != nil {
+		t.Fatalf("%v, after\n%s", err, out.String())
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v, want seconds at most", took)
+	}
+
+	const golden = "testdata/output.txt"
+	got := nameEndpoints(t, out.String())
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("output differs from %s (-update writes it):\n%s", golden, got)
+	}
+}
+
+// nameEndpoints replaces what differs between two runs: the time, and each address
+// by the name it is introduced with, so that a backend's answers under another
+// one's address would show.
+func nameEndpoints(t *testing.T, out string) string {
+	t.Helper()
+
+	introduced := map[string]string{"proxy": `in front of them, on (127\.0\.0\.1:\d+)\.`}
+	for _, name := range backendNames {
+		introduced[name] = `(?m)^  ` + name + ` +(127\.0\.0\.1:\d+)$`
+	}
+	for name, pattern := range introduced {
+		match := regexp.MustCompile(pattern).FindStringSubmatch(out)
+		if match == nil {
+			t.Fatalf("no address of %s in\n%s", name, out)
+		}
+		placeholder := "<" + name + ">"
+		if name != "proxy" { // in tables, where columns are to stay
+			placeholder = fmt.Sprintf("%-*s", len(match[1]), placeholder)
+		}
+		out = strings.ReplaceAll(out, match[1], placeholder)
+	}
+	if left := address.FindString(out); left != "" {
+		t.Errorf("%s is nobody's address", left)
+	}
+
+	return padding.ReplaceAllString(duration.ReplaceAllString(out, "took <time>."), "")
+}
+
+func TestStreaming(t *testing.T) {
+	for method, want := range map[string]bool{
+		"/manifold.sample.v1.FleetService/Describe": false,
+		"/manifold.sample.v1.FleetService/Watch":    true,
+		"/manifold.sample.v1.EchoService/Collect":   false,
+		"/manifold.sample.v1.FleetService/Unknown":  true,
+		"/unknown.Service/Method":                   true,
+		"":                                          true,
+	} {
+		if got := streaming(method); got != want {
+			t.Errorf("streaming(%q) = %v, want %v", method, got, want)
+		}
+	}
+}
