@@ -38,6 +38,9 @@ const (
 	// itself depends on.
 	rpcProtos = "google.golang.org/genproto/googleapis/rpc/..."
 
+	cobra = "github.com/spf13/cobra"
+	pflag = "github.com/spf13/pflag"
+
 	goleak  = "go.uber.org/goleak"
 	hpack   = "golang.org/x/net/http2/hpack"
 	http2   = "golang.org/x/net/http2"
@@ -66,6 +69,12 @@ var layers = []layer{
 		dir:   "internal/sample/...",
 		allow: []string{"./internal/sample/...", grpc, protobuf, rpcProtos},
 		tests: []string{"./internal/certtest", goleak},
+	},
+	{dir: "cmd/manifold", allow: []string{"./internal/cli"}},
+	{
+		dir:   "internal/cli",
+		allow: []string{"./internal/daemon", "./internal/demo", "./internal/sample", cobra, pflag},
+		tests: []string{"./internal/sample/samplepb", goleak, grpc},
 	},
 	{
 		dir:   "internal/demo",

@@ -1,0 +1,178 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manifold-grpc/manifold/internal/daemon"
+)
+
+// defaultDrainTimeout is a little less than the 30 s that Kubernetes gives a pod
+// between SIGTERM and SIGKILL.
+const defaultDrainTimeout = 25 * time.Second
+
+// serveFlags are the flags of serve, as they were given.
+type serveFlags struct {
+	listen          string
+	to              []string
+	toCA            string
+	tlsCert, tlsKey string
+	drainDelay      time.Duration
+	drainTimeout    time.Duration
+	log             logFlags
+}
+
+func newServe(signals <-chan os.Signal) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve --listen ADDRESS --to ENDPOINT,...",
+		Short: "Forward calls to backends",
+		Long: `Serve forwards every call to the given backends, each call to the next one in
+turn, also the calls of one client connection. A backend that cannot be reached
+loses its turns to the others.
+
+An address is host:port, :port, or unix:///path. An endpoint is host:port for
+plaintext HTTP/2, https://host:port for TLS, or unix:///path.
+
+Calls of grpc.health.v1 are answered by the proxy itself; all others, server
+reflection too, are forwarded.
+
+SIGTERM or an interrupt drains: health becomes NOT_SERVING, no new calls are
+taken, calls in flight may finish until --drain-timeout. A second signal stops
+at once.`,
+		Example: `  manifold serve --listen :8080 --to 10.0.0.1:50051,10.0.0.2:50051
+  manifold serve --listen :8443 --tls-cert server.crt --tls-key server.key --to localhost:50051
+  manifold serve --listen unix:///run/manifold.sock --to https://api.example.com --to-ca internal-ca.pem`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := f.config(cmd)
+			if err != nil {
+				return err
+			}
+
+			return serve(cfg, f.drainTimeout, signals)
+		},
+	}
+
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&f.listen, "listen", "", "`address` to take calls on (required)")
+	flags.StringSliceVar(&f.to, "to", nil, "`endpoints` to forward to, separated by commas (required)")
+	flags.StringVar(&f.toCA, "to-ca", "", "PEM `file` of the authorities that sign the certificates of https:// endpoints (default: the system's)")
+	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM `file` of the certificate chain to serve TLS with (default: plaintext)")
+	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM `file` of the certificate's key")
+	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "`time` to go on taking new calls once health is NOT_SERVING")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", defaultDrainTimeout, "`time` in all that a drain may take before calls are cut off")
+	f.log.register(flags)
+
+	return cmd
+}
+
+// config turns the flags into a configuration. Its error has a line for each
+// flag that is wrong.
+func (f *serveFlags) config(cmd *cobra.Command) (daemon.Config, error) {
+	cfg := daemon.Config{
+		TLS:        daemon.ServerTLS{CertFile: f.tlsCert, KeyFile: f.tlsKey},
+		CAFile:     f.toCA,
+		DrainDelay: f.drainDelay,
+	}
+
+	var errs []error
+	report := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	var err error
+	if f.listen == "" {
+		report("--listen is missing: expected the address to take calls on, such as :8080")
+	} else if cfg.Listen, err = daemon.ParseListen(f.listen); err != nil {
+		report("--listen %q: %w", f.listen, err)
+	}
+
+	if len(f.to) == 0 {
+		report("--to is missing: expected the endpoints to forward to, such as localhost:50051,localhost:50052")
+	}
+	for _, s := range f.to {
+		endpoint, err := daemon.ParseEndpoint(s)
+		if err != nil {
+			report("--to %q: %w", s, err)
+			continue
+		}
+		cfg.Endpoints = append(cfg.Endpoints, endpoint)
+	}
+
+	switch {
+	case f.tlsCert != "" && f.tlsKey == "":
+		report("--tls-key is missing: expected the key of the certificate in --tls-cert")
+	case f.tlsCert == "" && f.tlsKey != "":
+		report("--tls-cert is missing: expected the certificate of the key in --tls-key")
+	}
+	if f.drainDelay < 0 {
+		report("--drain-delay %v: expected 0 or more", f.drainDelay)
+	}
+	if f.drainTimeout < f.drainDelay {
+		report("--drain-timeout %v: expected at least --drain-delay, %v", f.drainTimeout, f.drainDelay)
+	}
+
+	if cfg.Log, err = f.log.logger(cmd.ErrOrStderr()); err != nil {
+		errs = append(errs, err)
+	}
+
+	return cfg, errors.Join(errs...)
+}
+
+// serve runs a daemon until a signal, or until its listener fails.
+func serve(cfg daemon.Config, drainTimeout time.Duration, signals <-chan os.Signal) error {
+	d, err := daemon.New(cfg)
+	if err != nil {
+		return err
+	}
+	cfg.Log.Info("manifold", "version", version(), "backends", cfg.Endpoints)
+	if err := d.Start(); err != nil {
+		return failed(err)
+	}
+
+	select {
+	case s := <-signals:
+		cfg.Log.Info("signal, again to stop at once", "signal", s)
+	case <-d.Done():
+	}
+
+	return failed(shutdown(d, cfg.Log, drainTimeout, signals))
+}
+
+// shutdown drains d until timeout or the next signal. Calls that were cut then
+// are in the log and are no failure: stopping is what was asked for.
+func shutdown(d *daemon.Daemon, log *slog.Logger, timeout time.Duration, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	timer := time.AfterFunc(timeout, func() {
+		cancel(fmt.Errorf("not done within --drain-timeout %v", timeout))
+	})
+	defer timer.Stop()
+
+	result := make(chan error, 1)
+	go func() { result <- d.Shutdown(ctx) }() // until the drain ends, bounded by ctx
+
+	var err error
+	select {
+	case err = <-result:
+	case s := <-signals:
+		cancel(fmt.Errorf("second signal: %v", s))
+		err = <-result
+	}
+
+	if cut, ok := errors.AsType[*daemon.CutError](err); ok {
+		log.Warn("calls cut off", "calls", cut.Calls, "cause", cut.Cause)
+		return nil
+	}
+
+	return err
+}
