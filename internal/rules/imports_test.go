@@ -57,12 +57,12 @@ var layers = []layer{
 	},
 	{
 		dir:   "relay/...",
-		allow: []string{"./relay/...", "./internal/h2/...", grpcCodes, grpcStatus, rpcProtos, protobuf},
+		allow: []string{"./relay/...", "./internal/h2/...", "./internal/memnet", "./internal/tlsconn", grpcCodes, grpcStatus, rpcProtos, protobuf},
 		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/sample/...", goleak, grpc, hpack, http2},
 	},
 	{
 		dir:   "internal/h2/...",
-		allow: []string{"./internal/h2/..."},
+		allow: []string{"./internal/h2/...", "./internal/nonblock"},
 		tests: []string{"./internal/memnet", goleak, hpack, http2},
 	},
 	{
@@ -86,6 +86,8 @@ var layers = []layer{
 		allow: []string{"./proxy/...", grpc},
 		tests: []string{"./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
 	},
+	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{goleak}},
+	{dir: "internal/nonblock"},
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
 	{dir: "internal/certtest"},
 	{dir: "internal/rules"},
