@@ -100,6 +100,9 @@ func Run(ctx context.Context, dir, executable, proxy string, patterns []string) 
 		}
 		args = append(args, "--", executable, "connect-"+s.mode, "-proxy", proxy, "-program", program)
 		cmd := exec.CommandContext(ctx, run, append(args, s.args...)...)
+		// The runner does not look at how a program under test exits, and so would
+		// not see what the race detector, where it is on, says at the end.
+		cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 		var out, complaints bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(os.Stderr, &complaints)
 		// It exits with 1 when a case failed. What counts is what it printed.

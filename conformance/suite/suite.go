@@ -91,7 +91,10 @@ func Build(ctx context.Context, dir, pkg string) (string, error) {
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", program, pkg).CombinedOutput()
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, pkg)
+	// The race detector, where it is on, is for the proxy and not for the suite.
+	cmd.Env = append(os.Environ(), "GOFLAGS="+strings.ReplaceAll(os.Getenv("GOFLAGS"), "-race", ""))
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}
