@@ -6,6 +6,7 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -108,6 +109,10 @@ func (s *Server) runConn(raw net.Conn, trusted bool) error {
 	case isH2:
 		return s.serveHTTP2(raw, nc, first, state, trusted)
 	}
+	if !looksLikeHTTP1(first) {
+		closeUnread(nc)
+		return h2.ErrNotHTTP2
+	}
 	return s.http1.serve(&replayConn{Conn: nc, first: first})
 }
 
@@ -143,6 +148,35 @@ func (s *Server) sniff(nc net.Conn) (first []byte, isH2 bool, err error) {
 		}
 	}
 	return buf, true, nil
+}
+
+// closeUnread closes a connection whose octets are of no interest, without resetting it for those
+// that are unread.
+func closeUnread(nc net.Conn) {
+	defer nc.Close() //nolint:errcheck // of no use any more
+	if w, ok := nc.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
+		return
+	}
+	nc.SetReadDeadline(time.Now().Add(lingerTime)) //nolint:errcheck // the read fails, then
+	io.CopyN(io.Discard, nc, maxDiscard)           //nolint:errcheck // likewise
+}
+
+// What closeUnread reads at most.
+const (
+	lingerTime = 500 * time.Millisecond
+	maxDiscard = 64 << 10
+)
+
+// looksLikeHTTP1 reports whether a connection that is not HTTP/2 begins like a request
+// of HTTP/1.1, as far as its first octets tell.
+func looksLikeHTTP1(first []byte) bool {
+	for _, m := range [...]string{"GET ", "HEAD ", "POST ", "PUT ", "PATCH ", "DELETE ", "CONNECT ", "OPTIONS ", "TRACE ", "PRI "} {
+		n := min(len(m), len(first))
+		if n > 0 && m[:n] == string(first[:n]) {
+			return true
+		}
+	}
+	return false
 }
 
 // serveHTTP2 runs a connection as HTTP/2. first was read of it before.

@@ -103,6 +103,9 @@ func (c *Call) fail(b *h2.Batch, st *status.Status, reason string) {
 			hpack.Field{Name: "content-type", Value: c.content})
 	}
 	c.responded = true
+	if c.srv.OmitErrorInfo && reason != ReasonRejected {
+		st = status.New(st.Code(), st.Message())
+	}
 	c.down.SendHeaders(b, statusFields(fields, st), true)
 	c.down.StopReceiving(b)
 	c.finish(st.Code(), reason)

@@ -38,6 +38,8 @@ func (d *downConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
 	switch o := s.Owner.(type) {
 	case *httpStream:
 		o.trailers(head)
+	case *refusal:
+		o.data(b, nil, true)
 	case *Call:
 		if o.start.IsZero() {
 			d.request(o, b, head)
@@ -56,10 +58,13 @@ func (d *downConn) end(c *Call, b *h2.Batch) {
 
 // Data takes octets of a request.
 func (d *downConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
-	c, ok := s.Owner.(*Call)
-	if !ok {
-		return s.Owner.(*httpStream).data(p, end)
+	switch o := s.Owner.(type) {
+	case *httpStream:
+		return o.data(p, end)
+	case *refusal:
+		return o.data(b, p, end)
 	}
+	c := s.Owner.(*Call)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.requestData(b, p, end)
@@ -67,9 +72,11 @@ func (d *downConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
 
 // End is told when the client resets a stream, breaks a rule on it, or its connection is lost.
 func (d *downConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
+	if x, ok := s.Owner.(*httpStream); ok {
+		x.lost()
+	}
 	c, ok := s.Owner.(*Call)
 	if !ok {
-		s.Owner.(*httpStream).lost()
 		return
 	}
 	c.mu.Lock()
@@ -83,9 +90,11 @@ func (d *downConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
 
 // Credit is told when response octets left that the client had no room for.
 func (d *downConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
+	if x, ok := s.Owner.(*httpStream); ok {
+		x.credit()
+	}
 	c, ok := s.Owner.(*Call)
 	if !ok {
-		s.Owner.(*httpStream).credit()
 		return
 	}
 	c.mu.Lock()

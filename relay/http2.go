@@ -37,10 +37,11 @@ var errStreamOver = errors.New("relay: the client reset the stream or its connec
 // serveHTTP serves a request that is no gRPC.
 func (d *downConn) serveHTTP(c *Call, b *h2.Batch, head h2.Head) {
 	if d.srv.HTTP == nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.stage = stageDone
-		refuseHTTP2(&c.down, b)
+		x := &refusal{down: &c.down}
+		c.down.Owner = x // nobody else has seen the stream yet
+		if head.EndStream {
+			x.answer(b)
+		}
 		return
 	}
 	x := &httpStream{down: &c.down, bodyEnd: head.EndStream}
@@ -54,8 +55,31 @@ func (d *downConn) serveHTTP(c *Call, b *h2.Batch, head h2.Head) {
 	go x.serve(d.srv, r) // ends with the handler, whose context ends with the stream
 }
 
-// refuseHTTP2 answers what is no gRPC where no handler is given.
-func refuseHTTP2(s *h2.Stream, b *h2.Batch) {
+// A refusal is a request that is no gRPC, where no handler is given. It is answered when
+// it has ended: until then it is held to the rules of HTTP/2 like any other.
+type refusal struct {
+	down *h2.Stream
+	seen int // octets of the body, thrown away
+	done bool
+}
+
+// maxRefused bounds how much of the body is waited for.
+const maxRefused = 64 << 10
+
+// data takes octets of the body.
+func (x *refusal) data(b *h2.Batch, p []byte, end bool) (passed int) {
+	if x.seen += len(p); end || x.seen > maxRefused {
+		x.answer(b)
+	}
+	return len(p)
+}
+
+func (x *refusal) answer(b *h2.Batch) {
+	if x.done {
+		return
+	}
+	x.done = true
+	s := x.down
 	s.SendHeaders(b, []hpack.Field{
 		{Name: ":status", Value: "415"},
 		{Name: "content-type", Value: "text/plain; charset=utf-8"},

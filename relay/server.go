@@ -38,6 +38,10 @@ type Server struct {
 	// ForwardedFor adds x-forwarded-for, -host and -proto to requests.
 	ForwardedFor bool
 
+	// OmitErrorInfo leaves the google.rpc.ErrorInfo detail out of the relay's own failures, for listeners
+	// that shall tell strangers no more than a code and a message.
+	OmitErrorInfo bool
+
 	// TrustedClient tells which clients' forwarding headers are kept, and which are not
 	// counted towards MaxConnectionsPerAddress. nil trusts none.
 	TrustedClient func(net.Addr) bool

@@ -27,7 +27,7 @@ func Relay(c Config) (string, func(), error) {
 	for _, addr := range c.Backends {
 		backend.Endpoints = append(backend.Endpoints, relay.NewEndpoint(addr, relay.EndpointConfig{TLS: up}))
 	}
-	server := &relay.Server{TLS: down, Route: func(call *relay.Call) { call.Forward(backend) }}
+	server := &relay.Server{TLS: down, OmitErrorInfo: true, Route: func(call *relay.Call) { call.Forward(backend) }}
 	done := make(chan struct{})
 	go func() { // ends when stop closes the server
 		_ = server.Serve(lis)

@@ -59,10 +59,9 @@ type Conn struct {
 
 	// Guarded by mu: the write side.
 	out      []byte // frames to write
-	spare    []byte
-	appended int64 // octets ever put into out
-	flushed  int64 // octets ever accepted by the socket
-	writing  bool  // somebody writes
+	appended int64  // octets ever put into out
+	flushed  int64  // octets ever accepted by the socket
+	writing  bool   // somebody writes
 	wroteAt  time.Time
 	dirty    bool
 	control  int // frames in out that answer the peer
