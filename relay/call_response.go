@@ -5,6 +5,7 @@ package relay
 
 import (
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -147,6 +148,9 @@ func (c *Call) upstreamEnd(b *h2.Batch, e h2.End) {
 	switch {
 	case e.Err == nil && e.Code == frame.NoError && c.responded:
 		c.abort(b, codes.Internal, ReasonUpstreamReset, "stream was reset with NO_ERROR before its status")
+	case e.Err == nil && e.Code == frame.Cancel && c.atDeadline():
+		// The upstream's clock was faster: servers reset a call at its deadline.
+		c.abort(b, codes.DeadlineExceeded, ReasonDeadline, "deadline exceeded")
 	case e.Err == nil:
 		c.abort(b, codeOfReset(e.Code), ReasonUpstreamReset, "stream was reset with "+e.Code.String())
 	case asError(e.Err, &ferr) && !ferr.Connection():
@@ -154,6 +158,11 @@ func (c *Call) upstreamEnd(b *h2.Batch, e h2.End) {
 	default:
 		c.abort(b, codes.Unavailable, ReasonUpstreamLost, "connection lost: "+e.Err.Error())
 	}
+}
+
+// atDeadline reports whether the caller's time is up, give or take a fiftieth.
+func (c *Call) atDeadline() bool {
+	return c.timeout > 0 && time.Since(c.start) >= c.timeout-c.timeout/50
 }
 
 // maxAttempts bounds the transparent retries of a call.
