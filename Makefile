@@ -5,10 +5,10 @@
 # by make alone. A target's "## text" is its line in `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race build fmt lint conformance tidy check clean
+.PHONY: help demo test race build fmt lint conformance compat bench-library tidy check clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the proxy before three sample backends and show what it does
 	go run ./cmd/manifold demo
@@ -31,6 +31,12 @@ lint: ## run the linters on every module (the list and its reasons: tools/lint)
 
 conformance: ## run third-party suites against the relay (h2spec, gRPC interop, Connect)
 	cd conformance && go run .
+
+compat: ## run the ancestor's own tests against package proxy
+	cd compat && go test ./...
+
+bench-library: ## measure package proxy beside its ancestor, CPU and memory per call
+	cd bench && go run ./cmd/library
 
 tidy: ## tidy the go.mod of every module
 	@for m in $$(git ls-files '*go.mod'); do echo "$$m"; (cd "$$(dirname "$$m")" && go mod tidy) || exit 1; done
