@@ -120,6 +120,7 @@ func (c *Call) finish(code codes.Code, reason string) {
 	c.stage = stageDone
 	c.code, c.reason = code, reason
 	c.replay = nil
+	c.srv.inFlight.Add(-1)
 	if c.deadline != nil {
 		c.deadline.Stop()
 	}

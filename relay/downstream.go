@@ -117,6 +117,7 @@ func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.content = "application/grpc"
+		c.srv.inFlight.Add(1)
 		c.fail(b, failure(codes.ResourceExhausted, ReasonHeadersTooLarge, "request headers: "+head.TooLarge.Error()), ReasonHeadersTooLarge)
 		return
 	}
@@ -178,6 +179,7 @@ func (c *Call) takeTimeout(s string) {
 func (c *Call) route(b *h2.Batch) {
 	var ok bool
 	c.service, c.method, ok = splitPath(c.path)
+	c.srv.inFlight.Add(1)
 	c.mu.Lock()
 	switch {
 	case !ok:

@@ -71,6 +71,10 @@ type EndpointConfig struct {
 	// MaxHeaderBytes bounds a response's header list. Default 64 KiB.
 	MaxHeaderBytes uint32
 
+	// OnState is told of every change of state, and of the error that made it Failing. It is
+	// called with a lock held: it must neither block nor call the endpoint. nil: nobody.
+	OnState func(e *Endpoint, s State, err error)
+
 	// Buffer is the server's budget that the connections share for slow upstreams.
 	// nil means [DefaultBuffer].
 	Buffer *Buffer
@@ -85,6 +89,8 @@ type Endpoint struct {
 	cancel context.CancelFunc
 	runs   sync.WaitGroup // connections, from dial to end
 	local  net.Listener   // of services in this process; else nil
+
+	tried chan struct{} // closed when the first attempt to connect has ended
 
 	state    atomic.Int32
 	inFlight atomic.Int64
@@ -123,7 +129,7 @@ func newEndpoint(addr string, cfg EndpointConfig) *Endpoint {
 	cfg.MaxHeaderBytes = or(cfg.MaxHeaderBytes, 64<<10)
 	cfg.Buffer = or(cfg.Buffer, DefaultBuffer)
 	cfg.TLS = endpointTLS(cfg.TLS, addr)
-	e := &Endpoint{addr: addr, cfg: cfg}
+	e := &Endpoint{addr: addr, cfg: cfg, tried: make(chan struct{})}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	return e
 }
@@ -149,6 +155,9 @@ func (e *Endpoint) Addr() string { return e.addr }
 
 // State returns the state.
 func (e *Endpoint) State() State { return State(e.state.Load()) }
+
+// Tried returns a channel that is closed when the first attempt to connect has ended.
+func (e *Endpoint) Tried() <-chan struct{} { return e.tried }
 
 // InFlight returns the number of calls that wait for the endpoint or are at it.
 func (e *Endpoint) InFlight() int { return int(e.inFlight.Load()) }
@@ -200,7 +209,17 @@ func (e *Endpoint) setState() {
 	case e.fails > 0:
 		s = Failing
 	}
-	e.state.Store(int32(s))
+	if State(e.state.Swap(int32(s))) == s {
+		return
+	}
+	select {
+	case <-e.tried:
+	default:
+		close(e.tried)
+	}
+	if h := e.cfg.OnState; h != nil {
+		h(e, s, e.err)
+	}
 }
 
 // dialLocked starts a connection. mu is held.

@@ -57,6 +57,7 @@ type Server struct {
 	budget     *flow.Budget
 	http1      *http1Server
 	overloaded atomic.Bool
+	inFlight   atomic.Int64
 	stop       chan struct{} // closed by Close: ends the janitor
 	conns      sync.WaitGroup
 	janitors   sync.WaitGroup
@@ -247,6 +248,9 @@ func (s *Server) Buffered() int64 {
 	s.init()
 	return s.budget.Used()
 }
+
+// InFlight returns the number of calls that have not ended.
+func (s *Server) InFlight() int { return int(s.inFlight.Load()) }
 
 // Connections returns the number of open connections.
 func (s *Server) Connections() int {
