@@ -90,8 +90,6 @@ type Endpoint struct {
 	runs   sync.WaitGroup // connections, from dial to end
 	local  net.Listener   // of services in this process; else nil
 
-	tried chan struct{} // closed when the first attempt to connect has ended
-
 	state    atomic.Int32
 	inFlight atomic.Int64
 	turn     atomic.Uint32
@@ -105,6 +103,7 @@ type Endpoint struct {
 	err     error
 	retry   *time.Timer
 	closed  bool
+	changed chan struct{} // closed at the next change of state
 }
 
 // NewEndpoint returns an endpoint for addr, "host:port" or "unix:path", and starts to
@@ -129,7 +128,7 @@ func newEndpoint(addr string, cfg EndpointConfig) *Endpoint {
 	cfg.MaxHeaderBytes = or(cfg.MaxHeaderBytes, 64<<10)
 	cfg.Buffer = or(cfg.Buffer, DefaultBuffer)
 	cfg.TLS = endpointTLS(cfg.TLS, addr)
-	e := &Endpoint{addr: addr, cfg: cfg, tried: make(chan struct{})}
+	e := &Endpoint{addr: addr, cfg: cfg, changed: make(chan struct{})}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	return e
 }
@@ -156,8 +155,22 @@ func (e *Endpoint) Addr() string { return e.addr }
 // State returns the state.
 func (e *Endpoint) State() State { return State(e.state.Load()) }
 
-// Tried returns a channel that is closed when the first attempt to connect has ended.
-func (e *Endpoint) Tried() <-chan struct{} { return e.tried }
+// WaitForStateChange returns when the state is other than s, or false when ctx ends before.
+func (e *Endpoint) WaitForStateChange(ctx context.Context, s State) bool {
+	for {
+		e.mu.Lock()
+		changed := e.changed
+		e.mu.Unlock()
+		if e.State() != s {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
 
 // InFlight returns the number of calls that wait for the endpoint or are at it.
 func (e *Endpoint) InFlight() int { return int(e.inFlight.Load()) }
@@ -212,11 +225,8 @@ func (e *Endpoint) setState() {
 	if State(e.state.Swap(int32(s))) == s {
 		return
 	}
-	select {
-	case <-e.tried:
-	default:
-		close(e.tried)
-	}
+	close(e.changed)
+	e.changed = make(chan struct{})
 	if h := e.cfg.OnState; h != nil {
 		h(e, s, e.err)
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -181,7 +182,7 @@ func (s *Server) stopping() bool {
 
 // Shutdown drains the server: listeners are closed, clients told by GOAWAY in two steps
 // to open no further streams, and calls run to their end. It returns when the last
-// connection is over, or closes what is left when ctx ends, and returns its error then.
+// connection is over, or closes what is left when ctx ends; if calls were cut then, it returns a *[CutError].
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.init()
 	s.mu.Lock()
@@ -202,16 +203,36 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.conns.Wait()
 		close(done)
 	}()
-	err := s.http1.shutdown(ctx)
+	s.http1.shutdown(ctx) //nolint:errcheck // Close does the rest
+	var err error
 	select {
 	case <-done:
 	case <-ctx.Done():
-		err = ctx.Err()
+		if n := s.InFlight(); n > 0 {
+			err = &CutError{Calls: n, Cause: context.Cause(ctx)}
+		}
 	}
 	s.Close()
 	<-done
 	return err
 }
+
+// CutError is the error of a drain whose time was not enough.
+type CutError struct {
+	// Calls is the number of calls that were in flight when time was up.
+	Calls int
+	// Cause is why it was: the cause of the drain's context.
+	Cause error
+}
+
+var _ error = (*CutError)(nil)
+
+func (e *CutError) Error() string {
+	return fmt.Sprintf("relay: %d calls cut off while draining: %v", e.Calls, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *CutError) Unwrap() error { return e.Cause }
 
 // Close ends the server and all connections at once, and returns when no goroutine of theirs is left.
 func (s *Server) Close() {

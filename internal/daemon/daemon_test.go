@@ -15,7 +15,6 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
@@ -24,6 +23,7 @@ import (
 	"github.com/manifold-grpc/manifold/internal/sample"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
 	"github.com/manifold-grpc/manifold/proxy/splice"
+	"github.com/manifold-grpc/manifold/relay"
 )
 
 func TestEachCallToTheNextBackend(t *testing.T) {
@@ -205,7 +205,7 @@ func TestBackendGoneAndBack(t *testing.T) {
 	var log logBuffer
 	d := startDaemon(t, Config{Endpoints: endpoints(backends...), Log: log.logger()})
 	conn := connect(t, d)
-	gone := d.path.upstreams[1]
+	gone := d.path.endpoints[1]
 	for range 2 { // then both are connected
 		if _, err := echo(callContext(t), conn); err != nil {
 			t.Fatal(err)
@@ -213,15 +213,15 @@ func TestBackendGoneAndBack(t *testing.T) {
 	}
 
 	backends[1].Stop()
-	waitForState(t, gone.conn, connectivity.TransientFailure)
+	waitForState(t, gone, relay.Failing)
 	for range 4 {
 		if backend, err := echo(callContext(t), conn); err != nil || backend != "0" {
 			t.Errorf("with backend 1 gone: answer of %q, %v; want one of 0", backend, err)
 		}
 	}
 
-	startBackend(t, gone.endpoint.Address, sample.Options{Name: "1"})
-	waitForState(t, gone.conn, connectivity.Ready)
+	startBackend(t, Address{Network: "tcp", Addr: gone.Addr()}, sample.Options{Name: "1"})
+	waitForState(t, gone, relay.Ready)
 	seen := map[string]int{}
 	for range 4 {
 		backend, err := echo(callContext(t), conn)
@@ -242,13 +242,13 @@ func TestBackendGoneAndBack(t *testing.T) {
 	}
 }
 
-func waitForState(t *testing.T, conn *grpc.ClientConn, want connectivity.State) {
+func waitForState(t *testing.T, e *relay.Endpoint, want relay.State) {
 	t.Helper()
 
 	ctx := callContext(t)
-	for state := conn.GetState(); state != want; state = conn.GetState() {
-		if !conn.WaitForStateChange(ctx, state) {
-			t.Fatalf("connection is %v, want %v within %v", state, want, testTimeout)
+	for state := e.State(); state != want; state = e.State() {
+		if !e.WaitForStateChange(ctx, state) {
+			t.Fatalf("endpoint is %v, want %v within %v", state, want, testTimeout)
 		}
 	}
 }

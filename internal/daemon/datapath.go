@@ -7,31 +7,28 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math"
 	"net"
-	"sync/atomic"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 
-	"github.com/manifold-grpc/manifold/proxy"
+	"github.com/manifold-grpc/manifold/relay"
 )
 
 const (
-	// maxHeaderList bounds the request metadata of a call. grpc-go's own bound,
-	// 16 MiB, lets one connection take a gigabyte by repeating a few bytes.
-	maxHeaderList = 16 << 10
-	// minPing is how often a client may ping. grpc-go's own bound, 5 minutes,
-	// cuts off clients whose keepalive is set for the NATs on their way.
-	minPing = 10 * time.Second
+	// connectTimeout is how long one attempt to connect may take.
+	connectTimeout = 5 * time.Second
+	// maxBackoff is the longest wait between two attempts, hence about how long
+	// a backend that is back stays unused.
+	maxBackoff = 5 * time.Second
+	// firstTries is how long the start may wait for the endpoints.
+	firstTries = time.Second
 )
 
-// firstTries is how long the start may wait for the endpoints.
-const firstTries = time.Second
+// healthService is what the daemon answers itself instead of forwarding it.
+const healthService = "grpc.health.v1.Health"
 
 // pathConfig is what a data path has to know.
 type pathConfig struct {
@@ -44,94 +41,93 @@ type pathConfig struct {
 }
 
 // dataPath moves calls from a listener to endpoints. The daemon uses openDataPath
-// and the methods serve, drain, inFlight and close, and nothing else of it, so
-// that another engine can take its place. This one is package proxy in a
-// grpc.Server.
+// and the methods serve, drain, inFlight and close, and nothing else of it. It is
+// package relay, with the daemon's own services and one-to-many calls as one more
+// backend, in memory.
 type dataPath struct {
-	upstreams []*upstream
-	server    *grpc.Server
-	calls     atomic.Int64
+	server    *relay.Server
+	endpoints []*relay.Endpoint
+	local     *localServices
 }
 
 // openDataPath makes a data path and begins to connect to its endpoints. Its
 // owner ends it with drain, or with close if it never served.
 func openDataPath(cfg pathConfig) (*dataPath, error) {
-	p := &dataPath{}
-	for _, e := range cfg.endpoints {
-		u, err := openUpstream(e, cfg)
-		if err != nil {
-			p.close()
-			return nil, fmt.Errorf("manifold: endpoint %q: %w", e, err)
-		}
-		p.upstreams = append(p.upstreams, u)
-	}
-
-	director, err := newDirector(p.upstreams, cfg.fanOut.Services)
+	local, err := openLocal(cfg)
 	if err != nil {
-		p.close()
 		return nil, err
 	}
-	p.server = grpc.NewServer(p.serverOptions(cfg, director)...)
-	cfg.local(p.server)
+	p := &dataPath{local: local}
+	for _, e := range cfg.endpoints {
+		p.endpoints = append(p.endpoints, openEndpoint(e, cfg))
+	}
+	p.server = &relay.Server{TLS: cfg.serverTLS, Route: p.router(cfg.fanOut.Services)}
 	p.awaitFirstTries()
 
 	return p, nil
 }
 
+// openEndpoint returns an endpoint that is connecting and whose states are logged.
+func openEndpoint(e Endpoint, cfg pathConfig) *relay.Endpoint {
+	c := relay.EndpointConfig{
+		ConnectTimeout: connectTimeout,
+		BackoffMax:     maxBackoff,
+		OnState:        func(_ *relay.Endpoint, s relay.State, err error) { logState(cfg.log, e, s, err) },
+	}
+	if e.TLS {
+		c.TLS = cfg.clientTLS
+	}
+	addr := e.Addr
+	if e.Network == "unix" {
+		addr = "unix:" + addr
+	}
+
+	return relay.NewEndpoint(addr, c)
+}
+
+func logState(log *slog.Logger, e Endpoint, s relay.State, err error) {
+	switch s {
+	case relay.Ready:
+		log.Info("backend connected", "endpoint", e)
+	case relay.Failing:
+		log.Warn("backend not reachable", "endpoint", e, "error", err)
+	}
+}
+
 // awaitFirstTries waits until each endpoint is known to be up or down, so that
 // the first calls are balanced like all others, but not for long.
 func (p *dataPath) awaitFirstTries() {
-	limit := time.After(firstTries)
-	for _, u := range p.upstreams {
-		select {
-		case <-u.tried:
-		case <-limit:
+	ctx, cancel := context.WithTimeout(context.Background(), firstTries)
+	defer cancel()
+	for _, e := range p.endpoints {
+		e.WaitForStateChange(ctx, relay.Connecting)
+	}
+}
+
+// router returns what says where each call goes: the daemon's own services and those of fanOut
+// to the local server, all else to the next endpoint in turn.
+func (p *dataPath) router(fanOut []string) func(*relay.Call) {
+	local := &relay.Backend{Name: "local", Endpoints: []*relay.Endpoint{p.local.endpoint}}
+	backend := &relay.Backend{Name: "default", Endpoints: p.endpoints}
+	here := append(slices.Clone(fanOut), healthService)
+
+	return func(c *relay.Call) {
+		if slices.Contains(here, c.Service()) {
+			c.Forward(local)
 			return
 		}
+		c.Forward(backend)
 	}
 }
 
-func (p *dataPath) serverOptions(cfg pathConfig, director proxy.StreamDirector) []grpc.ServerOption {
-	var handlerOpts []proxy.Option
-	if cfg.fanOut.Streaming != nil {
-		handlerOpts = append(handlerOpts, proxy.WithStreamedDetector(cfg.fanOut.Streaming))
-	}
-	handler := proxy.TransparentHandler(director, handlerOpts...)
-
-	opts := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(proxy.Codec()),
-		grpc.UnknownServiceHandler(p.counted(handler)),
-		grpc.MaxRecvMsgSize(math.MaxInt32),
-		grpc.MaxHeaderListSize(maxHeaderList),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
-		// drain returns when nothing of the data path runs any more.
-		grpc.WaitForHandlers(true),
-	}
-	if cfg.serverTLS != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(cfg.serverTLS)))
-	}
-
-	return opts
-}
-
-// counted makes inFlight know of the calls that handler handles.
-func (p *dataPath) counted(handler grpc.StreamHandler) grpc.StreamHandler {
-	return func(srv any, stream grpc.ServerStream) error {
-		p.calls.Add(1)
-		defer p.calls.Add(-1)
-
-		return handler(srv, stream)
-	}
-}
-
-// inFlight returns the number of forwarded calls that have not ended.
-func (p *dataPath) inFlight() int64 { return p.calls.Load() }
+// inFlight returns the number of calls that have not ended.
+func (p *dataPath) inFlight() int64 { return int64(p.server.InFlight()) }
 
 // serve takes over lis and serves it until drain. Its error is nil after that,
 // and else what was wrong with the listener.
 func (p *dataPath) serve(lis net.Listener) error {
 	err := p.server.Serve(lis)
-	if errors.Is(err, grpc.ErrServerStopped) {
+	if errors.Is(err, relay.ErrServerClosed) {
 		return nil // drain came first
 	}
 
@@ -142,34 +138,20 @@ func (p *dataPath) serve(lis net.Listener) error {
 // calls in flight finish until ctx ends, and closes everything. If calls had to
 // be cut then, it returns a *CutError.
 func (p *dataPath) drain(ctx context.Context) error {
-	graceful := make(chan struct{})
-	go p.stopGracefully(graceful) // until the last call ends, or Stop
-
-	var err error
-	select {
-	case <-graceful:
-	case <-ctx.Done():
-		// Without calls there are only idle connections, which lose nothing.
-		if n := p.inFlight(); n > 0 {
-			err = &CutError{Calls: n, Cause: context.Cause(ctx)}
-		}
-		p.server.Stop()
-		<-graceful
-	}
+	err := p.server.Shutdown(ctx)
 	p.close()
+	if cut, ok := errors.AsType[*relay.CutError](err); ok {
+		return &CutError{Calls: int64(cut.Calls), Cause: cut.Cause}
+	}
 
 	return err
 }
 
-func (p *dataPath) stopGracefully(done chan<- struct{}) {
-	defer close(done)
-
-	p.server.GracefulStop()
-}
-
 // close closes the connections to the endpoints.
 func (p *dataPath) close() {
-	for _, u := range p.upstreams {
-		u.close()
+	p.server.Close()
+	for _, e := range p.endpoints {
+		e.Close()
 	}
+	p.local.close()
 }
