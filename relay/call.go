@@ -46,6 +46,7 @@ type Call struct {
 	first     attempt
 	attempts  int
 	responded bool // the response's header block was sent
+	pushback  bool // a failure tells the caller not to retry at once
 	code      codes.Code
 	reason    string
 	maxMsg    uint32

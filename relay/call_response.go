@@ -107,10 +107,17 @@ func (c *Call) fail(b *h2.Batch, st *status.Status, reason string) {
 	if c.srv.OmitErrorInfo && reason != ReasonRejected {
 		st = status.New(st.Code(), st.Message())
 	}
-	c.down.SendHeaders(b, statusFields(fields, st), true)
+	fields = statusFields(fields, st)
+	if c.pushback {
+		fields = append(fields, hpack.Field{Name: "grpc-retry-pushback-ms", Value: pushbackMillis})
+	}
+	c.down.SendHeaders(b, fields, true)
 	c.down.StopReceiving(b)
 	c.finish(st.Code(), reason)
 }
+
+// pushbackMillis is how long callers shall wait before they try again (gRFC A6).
+const pushbackMillis = "1000"
 
 // finish ends the call: nothing moves any more but what is queued for the client. mu is held.
 func (c *Call) finish(code codes.Code, reason string) {

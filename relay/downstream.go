@@ -187,6 +187,7 @@ func (c *Call) route(b *h2.Batch) {
 	case c.timeout == badTimeout:
 		c.fail(b, failure(codes.Internal, ReasonMalformedTimeout, "malformed grpc-timeout, expected up to 8 digits and one of H M S m u n"), ReasonMalformedTimeout)
 	case c.srv.overloaded.Load():
+		c.pushback = true
 		c.fail(b, failure(codes.Unavailable, ReasonMemory, "proxy is short of memory"), ReasonMemory)
 	default:
 		c.armDeadline()

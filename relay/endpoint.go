@@ -96,7 +96,7 @@ type Endpoint struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	conns   []*upConn // ready
+	conns   []*upConn // ready; replaced, never changed in place
 	dialing int
 	waiting []*Call
 	fails   int // attempts in a row

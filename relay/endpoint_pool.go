@@ -25,35 +25,40 @@ const (
 // submit opens a stream for c, or has it wait for one. c.mu is held.
 func (e *Endpoint) submit(c *Call, b *h2.Batch) submission {
 	e.mu.Lock()
-	n := len(e.conns)
-	if n == 1 && len(e.waiting) == 0 {
-		u := e.conns[0]
-		e.mu.Unlock()
-		// The common case, without a copy of the list.
-		if err := c.open(u, b); err == nil {
-			e.inFlight.Add(1)
-			return submitOpened
-		}
-		e.mu.Lock()
-	} else if n > 1 && len(e.waiting) == 0 {
-		conns := slices.Clone(e.conns)
-		e.mu.Unlock()
-		start := int(e.turn.Add(1))
-		for i := range conns {
-			if err := c.open(conns[(start+i)%n], b); err == nil {
-				e.inFlight.Add(1)
-				return submitOpened
-			}
-		}
-		e.mu.Lock()
+	conns, crowded := e.conns, len(e.waiting) > 0
+	e.mu.Unlock()
+	if !crowded && e.openOn(conns, c, b) {
+		e.inFlight.Add(1)
+		return submitOpened
 	}
+	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.enqueue(c, b)
 }
 
+// openOn opens a stream for c on one of conns, each in its turn first. c.mu is held, mu is not.
+func (e *Endpoint) openOn(conns []*upConn, c *Call, b *h2.Batch) bool {
+	start := 0
+	if len(conns) > 1 {
+		start = int(e.turn.Add(1) % uint32(len(conns)))
+	}
+	for i := range conns {
+		u := conns[(start+i)%len(conns)]
+		switch err := c.open(u, b); err {
+		case nil:
+			return true
+		case h2.ErrGone:
+			// Closing, or out of identifiers: its streams go on, and it is replaced.
+			e.connRetired(u)
+			u.h2.Drain(b)
+		}
+	}
+	return false
+}
+
 // enqueue has c wait. mu and c.mu are held.
 func (e *Endpoint) enqueue(c *Call, b *h2.Batch) submission {
-	if e.closed || len(e.conns) == 0 && e.fails > 0 {
+	if e.hopeless() {
 		return submitGone
 	}
 	if len(e.waiting) >= e.cfg.MaxWaiting {
@@ -95,7 +100,7 @@ func (e *Endpoint) next() (*Call, []*upConn) {
 	c := e.waiting[0]
 	e.waiting[0] = nil
 	e.waiting = e.waiting[1:]
-	return c, slices.Clone(e.conns)
+	return c, e.conns
 }
 
 // serveWaiting opens streams for calls that wait, in their order, while there is room. No lock is held.
@@ -118,20 +123,39 @@ func (e *Endpoint) openWaiting(c *Call, conns []*upConn, b *h2.Batch) bool {
 	if c.stage != stageWaiting || c.ep != e {
 		return true // over meanwhile
 	}
-	start := int(e.turn.Add(1))
-	for i := range conns {
-		if err := c.open(conns[(start+i)%len(conns)], b); err == nil {
-			return true
-		}
+	if e.openOn(conns, c, b) {
+		return true
 	}
+	if !e.putBack(c, b) {
+		e.reroute(c, b)
+	}
+	return false
+}
+
+// putBack makes c the next in the queue again, unless nobody would serve it. c.mu is held.
+func (e *Endpoint) putBack(c *Call, b *h2.Batch) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.hopeless() {
+		return false
+	}
 	e.waiting = slices.Insert(e.waiting, 0, c)
 	e.growLocked()
 	for _, u := range e.conns {
 		u.h2.NotifyFree(b)
 	}
-	return false
+	return true
+}
+
+// hopeless reports whether calls had better go elsewhere. mu is held.
+func (e *Endpoint) hopeless() bool { return e.closed || len(e.conns) == 0 && e.fails > 0 }
+
+// reroute takes a call that waits to another endpoint, or has it fail. c.mu is held.
+func (e *Endpoint) reroute(c *Call, b *h2.Batch) {
+	c.stage = stageRouting
+	c.ep = nil
+	e.inFlight.Add(-1)
+	c.connect(b)
 }
 
 // connReady puts a connection into service.
@@ -141,7 +165,7 @@ func (e *Endpoint) connReady(u *upConn, b *h2.Batch) {
 	e.dialing--
 	e.fails, e.err = 0, nil
 	if !e.closed {
-		e.conns = append(e.conns, u)
+		e.conns = append(slices.Clone(e.conns), u) // others read the old list
 	}
 	e.setState()
 	e.mu.Unlock()
@@ -149,7 +173,7 @@ func (e *Endpoint) connReady(u *upConn, b *h2.Batch) {
 }
 
 // connRetired takes a connection out of service; its streams go on.
-func (e *Endpoint) connRetired(u *upConn, _ *h2.Batch) {
+func (e *Endpoint) connRetired(u *upConn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.removeLocked(u)
@@ -227,10 +251,7 @@ func (e *Endpoint) moveWaiting() {
 	for _, c := range calls {
 		c.mu.Lock()
 		if c.stage == stageWaiting && c.ep == e {
-			c.stage = stageRouting
-			e.inFlight.Add(-1)
-			c.ep = nil
-			c.connect(&b)
+			e.reroute(c, &b)
 		}
 		c.mu.Unlock()
 	}

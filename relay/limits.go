@@ -36,7 +36,8 @@ type Limits struct {
 
 	// MaxConnections bounds the connections, and MaxConnectionsPerAddress those
 	// from one public address; loopback and private addresses are not counted there.
-	// Defaults 10,000 and 100.
+	// Defaults 10,000, but no more than half of the files that the process may have
+	// open (each connection may need one to an upstream), and 100.
 	MaxConnections           int
 	MaxConnectionsPerAddress int
 
@@ -78,7 +79,7 @@ func orNever(v, d time.Duration) time.Duration { return max(0, or(v, d)) }
 // withDefaults returns l with every zero field set.
 func (l Limits) withDefaults() Limits {
 	l.Buffer = or(l.Buffer, 256<<20)
-	l.MaxConnections = or(l.MaxConnections, 10_000)
+	l.MaxConnections = or(l.MaxConnections, defaultConnections(openFiles()))
 	l.MaxConnectionsPerAddress = or(l.MaxConnectionsPerAddress, 100)
 	l.HandshakeTimeout = or(l.HandshakeTimeout, 5*time.Second)
 	l.SettingsTimeout = or(l.SettingsTimeout, 10*time.Second)
@@ -89,6 +90,16 @@ func (l Limits) withDefaults() Limits {
 	l.MemoryShare = or(l.MemoryShare, 0.9)
 	return l
 }
+
+// defaultConnections returns the default of MaxConnections for a limit of open files; 0: none.
+func defaultConnections(files uint64) int {
+	if files == 0 {
+		return maxConnections
+	}
+	return int(min(maxConnections, files/2))
+}
+
+const maxConnections = 10_000
 
 // config is how connections of clients are run.
 func (l *Limits) config(budget *flow.Budget) h2.Config {

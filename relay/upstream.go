@@ -96,7 +96,7 @@ func (u *upConn) Ready(_ *h2.Conn, b *h2.Batch) { u.ep.connReady(u, b) }
 
 // GoAway is told when the upstream takes no new streams.
 func (u *upConn) GoAway(_ *h2.Conn, b *h2.Batch, _ frame.Code) {
-	u.ep.connRetired(u, b)
+	u.ep.connRetired(u)
 	u.h2.Drain(b)
 }
 
