@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -160,7 +161,12 @@ func (c *Call) SetHeader(name, value string) {
 
 // AddHeader adds a request field, by its name in lower case, after those that are there.
 func (c *Call) AddHeader(name, value string) {
-	c.req = append(c.req, hpack.Field{Name: name, Value: value})
+	f := hpack.Field{Name: name, Value: value}
+	if strings.HasPrefix(name, ":") {
+		c.req = slices.Insert(c.req, 0, f) // RFC 9113 section 8.3: before all regular fields
+		return
+	}
+	c.req = append(c.req, f)
 }
 
 // DelHeader removes all request fields of the name in lower case.

@@ -152,8 +152,8 @@ func (c *Call) take(fields []hpack.Field) (method string) {
 			c.takeTimeout(f.Value)
 		case "content-length", "te":
 			continue
-		case "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-client-cert", "forwarded":
-			if !c.dc.trusted {
+		default:
+			if !c.dc.trusted && forwarding(f.Name) {
 				continue
 			}
 		}

@@ -8,7 +8,7 @@ import "strings"
 // splitPath returns the service and method of a canonical gRPC path,
 // "/service/method". Everything else is refused before routing, so that no two
 // parties read the same path differently (CVE-2026-33186): one slash between two names that are not
-// empty, visible ASCII only, and none of the octets that start an escape, a query or a fragment.
+// empty, visible ASCII only, and none of the octets that start an escape, a parameter, a query or a fragment.
 func splitPath(path string) (service, method string, ok bool) {
 	if len(path) < 4 || path[0] != '/' {
 		return "", "", false
@@ -33,7 +33,7 @@ var pathOctet = func() (t [256]bool) {
 	for c := '!'; c <= '~'; c++ {
 		t[c] = true
 	}
-	for _, c := range "\"#%<>?\\^`{|}" {
+	for _, c := range "\"#%;<>?\\^`{|}" {
 		t[c] = false
 	}
 	return t

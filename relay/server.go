@@ -16,7 +16,6 @@ import (
 
 	"github.com/manifold-grpc/manifold/internal/h2"
 	"github.com/manifold-grpc/manifold/internal/h2/flow"
-	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
 
 // A Server relays the calls of clients. Its fields must not change after the first
@@ -304,21 +303,4 @@ func (s *Server) janitor() {
 			clear(open)
 		}
 	}
-}
-
-// forwardFields appends the forwarding headers of a call.
-func (s *Server) forwardFields(dst []hpack.Field, c *Call) []hpack.Field {
-	if !s.ForwardedFor {
-		return dst
-	}
-	proto := "http"
-	if c.dc.tls != nil {
-		proto = "https"
-	}
-	if c.dc.forwarded != "" {
-		dst = append(dst, hpack.Field{Name: "x-forwarded-for", Value: c.dc.forwarded})
-	}
-	return append(dst,
-		hpack.Field{Name: "x-forwarded-host", Value: c.host},
-		hpack.Field{Name: "x-forwarded-proto", Value: proto})
 }

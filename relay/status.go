@@ -68,11 +68,15 @@ func statusFields(dst []hpack.Field, st *status.Status) []hpack.Field {
 	return dst
 }
 
-// encodeMessage percent-encodes a status message (gRPC over HTTP/2, "Responses").
+// encodeMessage percent-encodes a status message (gRPC over HTTP/2, "Responses"), and spaces
+// at its ends too: RFC 9113 section 8.2.1 has none there.
 func encodeMessage(s string) string {
-	plain := func(c byte) bool { return c >= ' ' && c <= '~' && c != '%' }
+	plain := func(i int) bool {
+		c := s[i]
+		return c > ' ' && c <= '~' && c != '%' || c == ' ' && i > 0 && i < len(s)-1
+	}
 	i := 0
-	for i < len(s) && plain(s[i]) {
+	for i < len(s) && plain(i) {
 		i++
 	}
 	if i == len(s) {
@@ -80,14 +84,14 @@ func encodeMessage(s string) string {
 	}
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
-	for _, c := range []byte(s) {
-		if plain(c) {
-			b.WriteByte(c)
+	for i := range len(s) {
+		if plain(i) {
+			b.WriteByte(s[i])
 			continue
 		}
 		b.WriteByte('%')
-		b.WriteByte(hex[c>>4])
-		b.WriteByte(hex[c&15])
+		b.WriteByte(hex[s[i]>>4])
+		b.WriteByte(hex[s[i]&15])
 	}
 	return b.String()
 }

@@ -102,6 +102,9 @@ func checkFields(fields []hpack.Field, id uint32, allowed int) (saw int, connect
 			if f.Value == "" && bit == sawPath {
 				return 0, false, malformed(id, "empty_path", "empty :path")
 			}
+			if outerSpace(f.Value) {
+				return 0, false, malformed(id, "field_value", "field "+strconv.Quote(f.Name)+" has a value with outer space")
+			}
 			connect = connect || bit == sawMethod && f.Value == "CONNECT"
 		} else {
 			regular = true
@@ -110,7 +113,7 @@ func checkFields(fields []hpack.Field, id uint32, allowed int) (saw int, connect
 			}
 		}
 		if !validValue(f.Value) {
-			return 0, false, malformed(id, "field_value", "field "+strconv.Quote(f.Name)+" has a value with NUL, CR, LF or outer space")
+			return 0, false, malformed(id, "field_value", "field "+strconv.Quote(f.Name)+" has a value with NUL, CR or LF")
 		}
 	}
 	return saw, connect, nil
@@ -150,18 +153,20 @@ func validName(s string) bool {
 	return s != ""
 }
 
-// validValue applies section 8.2.1: no NUL, LF, CR; no space or tab at either end.
+// validValue applies section 8.2.1: no NUL, LF, CR. The same section forbids space and tab at either
+// end. gRPC libraries send such values all the same (a grpc-message that ends in a space), and take
+// them from each other, so regular fields are passed on as they are.
 func validValue(s string) bool {
-	if s == "" {
-		return true
-	}
 	for i := range len(s) {
 		if c := s[i]; c == 0 || c == '\n' || c == '\r' {
 			return false
 		}
 	}
-	return !isSpace(s[0]) && !isSpace(s[len(s)-1])
+	return true
 }
+
+// outerSpace reports whether s starts or ends with a space or tab.
+func outerSpace(s string) bool { return s != "" && (isSpace(s[0]) || isSpace(s[len(s)-1])) }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 

@@ -58,7 +58,7 @@ var layers = []layer{
 	{
 		dir:   "relay/...",
 		allow: []string{"./relay/...", "./internal/h2/...", "./internal/memnet", "./internal/tlsconn", grpcCodes, grpcStatus, rpcProtos, protobuf},
-		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/sample/...", goleak, grpc, hpack, http2},
+		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/rawpeer", "./internal/sample/...", goleak, grpc, hpack, http2},
 	},
 	{
 		dir:   "internal/h2/...",
@@ -89,6 +89,7 @@ var layers = []layer{
 	{dir: "internal/nonblock", tests: []string{goleak}},
 	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/certtest", "./internal/memnet", goleak}},
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
+	{dir: "internal/rawpeer", allow: []string{hpack, http2}},
 	{dir: "internal/certtest"},
 	{dir: "internal/rules"},
 }

@@ -1,0 +1,213 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"crypto/tls"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// fields makes header fields of lines "name: value".
+func fields(lines ...string) []hpack.Field {
+	var fs []hpack.Field
+	for _, l := range lines {
+		i := strings.Index(l[1:], ":") + 1 // pseudo-header fields begin with one
+		fs = append(fs, hpack.Field{Name: l[:i], Value: strings.TrimPrefix(l[i+1:], " ")})
+	}
+	return fs
+}
+
+func lines(fs []hpack.Field) []string {
+	var ls []string
+	for _, f := range fs {
+		ls = append(ls, f.Name+": "+f.Value)
+	}
+	return ls
+}
+
+// request is what every request below begins with.
+var request = []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: shop", "content-type: application/grpc"}
+
+// upstreamed returns what the fields of a request become on their way to an upstream.
+func upstreamed(srv *Server, dc *downConn, cfg EndpointConfig, route func(*Call), in []string) (*Call, []string) {
+	dc.srv = srv
+	c := &Call{srv: srv, dc: dc, start: time.Now()}
+	c.take(fields(in...))
+	if route != nil {
+		route(c)
+	}
+	uc := &upConn{ep: &Endpoint{cfg: cfg}, scheme: "http"}
+	return c, lines(c.upstreamFields(nil, uc))
+}
+
+func more(lines ...string) []string { return append(slices.Clone(request), lines...) }
+
+var headerTests = []struct {
+	name  string
+	fwd   bool // Server.ForwardedFor
+	dc    downConn
+	cfg   EndpointConfig
+	route func(*Call)
+	in    []string
+	want  []string // without te, which ends what the caller sent
+	added []string
+}{
+	{name: "nothing of note", in: more("x-a: 1", "x-b-bin: AAE="), want: more("x-a: 1", "x-b-bin: AAE=")},
+	{name: "order and repetition stay", in: more("x-a: 1", "x-b: 2", "x-a: 3"), want: more("x-a: 1", "x-b: 2", "x-a: 3")},
+	{name: "compression is untouched", in: more("grpc-encoding: snappy", "grpc-accept-encoding: gzip,zstd"), want: more("grpc-encoding: snappy", "grpc-accept-encoding: gzip,zstd")},
+	{name: "te and content-length", in: more("te: trailers", "content-length: 5", "x-a: 1"), want: more("x-a: 1")},
+	{
+		name: "host instead of authority",
+		in:   []string{":method: POST", ":scheme: http", ":path: /a.B/C", "host: shop", "content-type: application/grpc"},
+		want: []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: shop", "content-type: application/grpc"},
+	},
+	{name: "host beside authority", in: more("host: other"), want: request},
+	{
+		name: "neither", in: []string{":method: POST", ":scheme: http", ":path: /a.B/C", "content-type: application/grpc"},
+		want: []string{":method: POST", ":scheme: http", ":path: /a.B/C", "content-type: application/grpc"},
+	},
+	{
+		name: "authority of the endpoint", cfg: EndpointConfig{Authority: "inner:1"}, in: more(),
+		want: []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: inner:1", "content-type: application/grpc"},
+	},
+	{
+		name: "authority of the endpoint, none of the caller", cfg: EndpointConfig{Authority: "inner:1"},
+		in:   []string{":method: POST", ":scheme: http", ":path: /a.B/C", "content-type: application/grpc"},
+		want: []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: inner:1", "content-type: application/grpc"},
+	},
+	{
+		name: "authority of the route, none of the caller", route: func(c *Call) { c.SetHeader(":authority", "routed") },
+		in:   []string{":method: POST", ":scheme: http", ":path: /a.B/C", "content-type: application/grpc"},
+		want: []string{":authority: routed", ":method: POST", ":scheme: http", ":path: /a.B/C", "content-type: application/grpc"},
+	},
+	{
+		name: "the route sets, adds and deletes", in: more("x-a: 1", "x-b: 2", "x-a: 3", "x-c: 4"),
+		route: func(c *Call) {
+			c.SetHeader("x-a", "9")
+			c.AddHeader("x-d", "5")
+			c.AddHeader("x-d", "6")
+			c.DelHeader("x-c")
+			c.DelHeader("x-none")
+			c.SetHeader(":authority", "routed")
+		},
+		want: []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: routed", "content-type: application/grpc", "x-a: 9", "x-b: 2", "x-d: 5", "x-d: 6"},
+	},
+	{
+		name: "forwarding headers of a stranger",
+		in: more("x-forwarded-for: 1.2.3.4", "x-forwarded-host: evil", "x-forwarded-proto: https", "x-forwarded-port: 1", "x-forwarded-user: root",
+			"forwarded: for=1.2.3.4", "x-forwarded-client-cert: By=x", "client-cert: :MIIB:", "client-cert-chain: :MIIB:", "x-a: 1"),
+		want: more("x-a: 1"),
+	},
+	{
+		name: "forwarding headers of a trusted client", dc: downConn{trusted: true},
+		in:   more("x-forwarded-for: 1.2.3.4", "forwarded: for=1.2.3.4", "x-forwarded-client-cert: By=x", "client-cert: :MIIB:"),
+		want: more("x-forwarded-for: 1.2.3.4", "forwarded: for=1.2.3.4", "x-forwarded-client-cert: By=x", "client-cert: :MIIB:"),
+	},
+	{
+		name: "own forwarding headers", fwd: true, dc: downConn{forwarded: "10.0.0.9"}, in: more("x-forwarded-for: 1.2.3.4"), want: request,
+		added: []string{"x-forwarded-for: 10.0.0.9", "x-forwarded-host: shop", "x-forwarded-proto: http"},
+	},
+	{
+		name: "own forwarding headers over TLS, of a client without an address", fwd: true, dc: downConn{tls: new(tls.ConnectionState)}, in: more(), want: request,
+		added: []string{"x-forwarded-host: shop", "x-forwarded-proto: https"},
+	},
+	{
+		name: "own forwarding headers behind a trusted proxy", fwd: true, dc: downConn{trusted: true, forwarded: "10.0.0.9"},
+		in:    more("x-forwarded-for: 1.2.3.4", "x-forwarded-host: outer", "x-forwarded-proto: https"),
+		want:  more("x-forwarded-for: 1.2.3.4", "x-forwarded-host: outer", "x-forwarded-proto: https"),
+		added: []string{"x-forwarded-for: 10.0.0.9"}, // what the client saw of the caller is not for us to say again
+	},
+}
+
+func TestRequestHeaders(t *testing.T) {
+	for _, tt := range headerTests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, got := upstreamed(&Server{ForwardedFor: tt.fwd}, &tt.dc, tt.cfg, tt.route, tt.in)
+			want := append(append(slices.Clone(tt.want), "te: trailers"), tt.added...)
+			if !slices.Equal(got, want) {
+				t.Errorf("sent upstream:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+func TestRequestTimeout(t *testing.T) {
+	tests := []struct {
+		name  string
+		in    []string // grpc-timeout fields
+		spent time.Duration
+		want  string // "" stands for one that is no longer than left
+		left  time.Duration
+	}{
+		{"nothing spent", []string{"10S"}, 0, "10S", 0},
+		{"next to nothing spent", []string{"10S"}, time.Millisecond, "10S", 0},
+		{"half spent", []string{"10S"}, 5 * time.Second, "", 5 * time.Second},
+		{"all spent", []string{"10S"}, 11 * time.Second, "0n", 0},
+		{"none to begin with", []string{"0S"}, time.Second, "0n", 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			in := slices.Clone(request)
+			for _, s := range tt.in {
+				in = append(in, "grpc-timeout: "+s)
+			}
+			_, got := upstreamed(&Server{}, &downConn{}, EndpointConfig{}, func(c *Call) { c.start = c.start.Add(-tt.spent) }, in)
+			text, _ := strings.CutPrefix(got[len(got)-2], "grpc-timeout: ")
+			if tt.want != "" {
+				if text != tt.want {
+					t.Errorf("sent upstream %q, want %q", text, tt.want)
+				}
+				return
+			}
+			if d, ok := parseTimeout(text); !ok || d > tt.left || d < tt.left-time.Second {
+				t.Errorf("sent upstream %q, want a little under %v", text, tt.left)
+			}
+		})
+	}
+}
+
+// The getters say what the caller sent.
+func TestCallGetters(t *testing.T) {
+	in := append(slices.Clone(request), "x-a: 1", "x-a: 2", "grpc-timeout: 3S")
+	c, _ := upstreamed(&Server{}, &downConn{}, EndpointConfig{}, nil, in)
+	if c.Host() != "shop" || c.Path() != "/a.B/C" || c.ContentType() != "application/grpc" {
+		t.Errorf("host %q, path %q, content-type %q", c.Host(), c.Path(), c.ContentType())
+	}
+	if v, ok := c.Header("x-a"); v != "1" || !ok {
+		t.Errorf("x-a = %q, %t", v, ok)
+	}
+	if _, ok := c.Header("x-b"); ok {
+		t.Error("there is no x-b")
+	}
+	if d, ok := c.Timeout(); d != 3*time.Second || !ok {
+		t.Errorf("timeout = %v, %t", d, ok)
+	}
+	var got []string
+	for name, value := range c.Headers() {
+		if got = append(got, name+": "+value); name == "x-a" {
+			break
+		}
+	}
+	if want := in[:len(request)+1]; !slices.Equal(got, want) {
+		t.Errorf("headers %q, want %q", got, want)
+	}
+}
+
+func TestForwardable(t *testing.T) {
+	var scratch []hpack.Field
+	in := fields(":status: 200", "content-length: 4", "x-a: 1", "content-length: 4", "grpc-status: 0")
+	got := lines(forwardable(in, &scratch))
+	if want := []string{":status: 200", "x-a: 1", "grpc-status: 0"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	whole := fields(":status: 200", "x-a: 1")
+	if got := forwardable(whole, &scratch); &got[0] != &whole[0] {
+		t.Error("fields of which all are forwarded were copied")
+	}
+}
