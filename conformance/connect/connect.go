@@ -115,7 +115,6 @@ func Run(ctx context.Context, dir, executable, proxy string, patterns []string) 
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w: %w\n%s", s.name, err, runErr, out.String())
 		}
-		excuse(&report, proxy)
 		report.Run = "connect, proxy at the " + s.name
 		reports = append(reports, report)
 	}
@@ -152,28 +151,6 @@ func (s side) runnerArgs(dir, own, proxy string) ([]string, error) {
 		args = append(args, "--"+flag, file)
 	}
 	return args, nil
-}
-
-// excused are complaints of the suite that are none, by proxy, with the reason. A
-// case is excused when it has this complaint and no other, which a list of cases
-// could not say.
-var excused = map[string]map[string]string{
-	"relay": {
-		"actual error contain 1 details; expecting 0": "the right status, made by the relay itself, with its google.rpc.ErrorInfo as a detail",
-	},
-}
-
-// excuse moves the cases that failed with an excused complaint to the known ones.
-func excuse(report *suite.Report, proxy string) {
-	failed := report.Failed[:0]
-	for _, c := range report.Failed {
-		if reason := excused[proxy][strings.TrimSpace(c.Says)]; reason != "" {
-			report.Known = append(report.Known, suite.Case{Name: c.Name, Says: reason})
-			continue
-		}
-		failed = append(failed, c)
-	}
-	report.Failed = failed
 }
 
 var (

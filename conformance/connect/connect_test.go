@@ -3,11 +3,7 @@
 
 package connect
 
-import (
-	"testing"
-
-	"github.com/manifold-grpc/manifold/conformance/suite"
-)
+import "testing"
 
 func TestParse(t *testing.T) {
 	t.Parallel()
@@ -54,23 +50,5 @@ func TestParseNotRun(t *testing.T) {
 	got, err := parse("Total cases: 1\n1 passed, 0 failed\nAnother 3 could not be run due to client timing out or exiting prematurely.\n")
 	if err != nil || len(got.Failed) != 1 {
 		t.Errorf("failed %+v, %v; want the run itself", got.Failed, err)
-	}
-}
-
-func TestExcuse(t *testing.T) {
-	t.Parallel()
-	const details = "\tactual error contain 1 details; expecting 0\n"
-	report := func() suite.Report {
-		return suite.Report{Failed: []suite.Case{{Name: "a", Says: details}, {Name: "b", Says: details + "\tanother\n"}}}
-	}
-	got := report()
-	excuse(&got, "relay")
-	if len(got.Failed) != 1 || got.Failed[0].Name != "b" || len(got.Known) != 1 || got.Known[0].Name != "a" {
-		t.Errorf("relay: failed %+v, known %+v; want b and a", got.Failed, got.Known)
-	}
-	got = report()
-	excuse(&got, "forward")
-	if len(got.Failed) != 2 {
-		t.Errorf("forward: failed %+v, want both", got.Failed)
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/manifold-grpc/manifold/relay"
 )
 
-// Relay starts package relay with its defaults.
+// Relay starts package relay with its defaults, but without the ErrorInfo in
+// statuses of its own: Connect's suite compares statuses whole.
 func Relay(c Config) (string, func(), error) {
 	down, err := c.ServerTLS()
 	if err != nil {
