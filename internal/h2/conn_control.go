@@ -145,15 +145,7 @@ func (c *Conn) onGoAway(p []byte) *frame.Error {
 	}
 	c.mu.Lock()
 	c.gone = true
-	var out []*Stream
-	for id, s := range c.streams {
-		if id > last {
-			out = append(out, s)
-		}
-	}
-	for _, s := range out {
-		c.remove(&c.batch, s)
-	}
+	out := c.removeAbove(last)
 	c.mu.Unlock()
 	for _, s := range out {
 		c.events.End(s, &c.batch, End{Code: frame.RefusedStream, Unprocessed: true, Err: ErrGoAway})

@@ -218,13 +218,7 @@ func (c *Conn) shut(err error) error {
 func (c *Conn) endAll(err error) {
 	c.mu.Lock()
 	c.closed = true
-	left := make([]*Stream, 0, len(c.streams))
-	for _, s := range c.streams {
-		left = append(left, s)
-	}
-	for _, s := range left {
-		c.remove(&c.batch, s)
-	}
+	left := c.removeAbove(0)
 	sent := c.flushed
 	c.mu.Unlock()
 	for _, s := range left {

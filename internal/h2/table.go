@@ -4,6 +4,7 @@
 package h2
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -74,6 +75,22 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 			b.touch(c)
 		}
 	}
+}
+
+// removeAbove removes the streams whose identifiers are above last, and returns
+// them in their order. mu is held; read loop only.
+func (c *Conn) removeAbove(last uint32) []*Stream {
+	var out []*Stream
+	for id, s := range c.streams {
+		if id > last {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Stream) int { return cmp.Compare(a.id, b.id) })
+	for _, s := range out {
+		c.remove(&c.batch, s)
+	}
+	return out
 }
 
 // endSend notes that END_STREAM is in the write buffer. mu is held.
