@@ -6,8 +6,11 @@ package bench
 import (
 	"testing"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // startBackends runs the backends until the test ends.
 func startBackends(t testing.TB) (addrs []string) {

@@ -174,8 +174,8 @@ func (p *Process) Measure(ctx context.Context, w Workload, slice time.Duration) 
 	}, nil
 }
 
-// load makes calls, w.Concurrency at once, for the given time, and returns their
-// number and how long they took.
+// load makes calls, w.Concurrency at once, for the given time but at least one
+// each, and returns their number and how long they took.
 func load(ctx context.Context, conn grpc.ClientConnInterface, w Workload, slice time.Duration) (calls int64, wall time.Duration, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -186,12 +186,15 @@ func load(ctx context.Context, conn grpc.ClientConnInterface, w Workload, slice 
 	)
 	for range w.Concurrency {
 		wg.Go(func() {
-			for time.Since(begin) < slice {
+			for {
 				if err := w.Do(ctx, conn); err != nil {
 					cancel(err) // the first one is the cause
 					return
 				}
 				done.Add(1)
+				if time.Since(begin) >= slice {
+					return
+				}
 			}
 		})
 	}
