@@ -106,8 +106,9 @@ func (c *Conn) strayBlock(id uint32) *frame.Error {
 	}
 	if ferr := c.stray(frame.Header{Type: frame.TypeHeaders, StreamID: id}); ferr != nil {
 		if c.streams[id] == nil && !ferr.Connection() {
-			// Section 5.1.1: a used identifier must not come again.
-			ferr.StreamID, ferr.Reason = 0, "stream_id_reused"
+			// Section 5.1.1: "An endpoint that receives an unexpected stream identifier MUST
+			// respond with a connection error ... of type PROTOCOL_ERROR."
+			ferr.StreamID, ferr.Code, ferr.Reason = 0, frame.ProtocolError, "stream_id_reused"
 		}
 		return ferr
 	}

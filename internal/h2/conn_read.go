@@ -94,18 +94,15 @@ func (c *Conn) parse() *frame.Error {
 			break
 		}
 		h := frame.ParseHeader(p)
-		ferr := h.Check(frame.MinMaxFrameSize)
-		if ferr != nil && ferr.Connection() {
-			return ferr
+		bad := h.Check(frame.MinMaxFrameSize)
+		if bad != nil && bad.Connection() {
+			return bad
 		}
 		n := frame.HeaderLen + int(h.Length)
 		if len(p) < n {
 			break
 		}
-		if ferr == nil {
-			ferr = c.frame(h, p[frame.HeaderLen:n])
-		}
-		if ferr != nil {
+		if ferr := c.frame(h, p[frame.HeaderLen:n], bad); ferr != nil {
 			if ferr.Connection() {
 				return ferr
 			}
@@ -119,10 +116,14 @@ func (c *Conn) parse() *frame.Error {
 	return nil
 }
 
-// frame handles one frame whose size and place are right.
-func (c *Conn) frame(h frame.Header, p []byte) *frame.Error {
+// frame handles one frame. bad is what its header alone got wrong, and is told where a frame of
+// its type may come at all.
+func (c *Conn) frame(h frame.Header, p []byte, bad *frame.Error) *frame.Error {
 	if ferr := c.sequence(h); ferr != nil {
 		return ferr
+	}
+	if bad != nil {
+		return bad
 	}
 	switch h.Type {
 	case frame.TypeData:
@@ -176,9 +177,14 @@ func (c *Conn) streamError(ferr *frame.Error) *frame.Error {
 	c.mu.Lock()
 	s := c.streams[ferr.StreamID]
 	premature := s != nil && !s.answered
-	if s != nil {
+	switch {
+	case s != nil:
 		c.resetLocked(&c.batch, s, ferr.Code)
-	} else {
+	case c.idle(ferr.StreamID):
+		// Section 6.4: "RST_STREAM frames MUST NOT be sent for a stream in the "idle" state."
+		c.mu.Unlock()
+		return &frame.Error{Code: ferr.Code, Reason: ferr.Reason, Detail: ferr.Detail}
+	default:
 		c.resets.add(ferr.StreamID)
 		c.put(frame.AppendRST(c.buffer(), ferr.StreamID, ferr.Code))
 		c.control++

@@ -140,7 +140,7 @@ func (c *Conn) stray(h frame.Header) *frame.Error {
 			Detail: h.Type.String() + " frame on a stream that was never opened"}
 	case c.drain.final && h.StreamID > c.drain.last:
 		return nil // section 6.8: ignored
-	case c.cfg.Client, c.resets.has(h.StreamID):
+	case c.streams[h.StreamID] == nil && (c.cfg.Client || c.resets.has(h.StreamID)):
 		// The peer may not know yet that we reset the stream (section 5.1, closed).
 		return nil
 	}
