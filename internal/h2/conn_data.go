@@ -16,12 +16,9 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 	}
 	end := h.Flags.Has(frame.FlagEndStream)
 	c.mu.Lock()
-	s, ferr := c.takeData(h, end)
+	s, ferr := c.takeData(h, len(data), end)
 	c.mu.Unlock()
 	if ferr != nil || s == nil {
-		return ferr
-	}
-	if ferr := s.checkBody(len(data), end); ferr != nil {
 		return ferr
 	}
 	switch {
@@ -39,15 +36,15 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 	return nil
 }
 
-// takeData charges the windows for a DATA frame and returns its stream, or nil
-// where the frame is to be ignored. mu is held.
-func (c *Conn) takeData(h frame.Header, end bool) (*Stream, *frame.Error) {
+// takeData charges the windows for a DATA frame with n octets beside its padding, and returns its
+// stream, or nil where the frame is to be ignored. mu is held.
+func (c *Conn) takeData(h frame.Header, n int, end bool) (*Stream, *frame.Error) {
 	if ferr := c.recv.Receive(0, h.Length); ferr != nil {
 		return nil, ferr
 	}
 	// The connection's window is granted on receipt: the streams' windows bound what is held.
-	if n := c.recv.Consume(h.Length, 0, 0); n > 0 {
-		c.put(frame.AppendWindowUpdate(c.buffer(), 0, n))
+	if more := c.recv.Consume(h.Length, 0, 0); more > 0 {
+		c.put(frame.AppendWindowUpdate(c.buffer(), 0, more))
 		c.batch.touch(c)
 	}
 	s := c.streams[h.StreamID]
@@ -55,6 +52,10 @@ func (c *Conn) takeData(h frame.Header, end bool) (*Stream, *frame.Error) {
 		return nil, c.stray(h)
 	}
 	if ferr := s.recv.Receive(s.id, h.Length); ferr != nil {
+		return nil, ferr
+	}
+	// Before the end may take s out of the table: an error must find it there.
+	if ferr := s.checkBody(n, end); ferr != nil {
 		return nil, ferr
 	}
 	if end {

@@ -131,6 +131,10 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 	if self != nil {
 		return self
 	}
+	length, ferr := contentOf(head, id)
+	if ferr != nil {
+		return ferr
+	}
 	var s *Stream
 	if !full {
 		s = c.events.NewStream(c)
@@ -146,10 +150,7 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 	c.abuse.pingStrikes = 0
 	c.mu.Unlock()
 	s.gotHeaders = true
-	s.bodyLeft = contentLength(head.Fields)
-	if head.EndStream && s.bodyLeft > 0 {
-		return lengthError(id)
-	}
+	s.bodyLeft = length
 	c.earn(2)
 	c.events.Headers(s, &c.batch, head)
 	return nil
@@ -184,10 +185,22 @@ func (c *Conn) onResponse(s *Stream, head Head) *frame.Error {
 			return c.glitch("interim_response")
 		}
 	}
+	if !s.bodyless(head) {
+		var ferr *frame.Error
+		if s.bodyLeft, ferr = contentOf(head, s.id); ferr != nil {
+			return ferr
+		}
+	}
 	s.gotHeaders = true
 	c.earn(2)
 	c.deliver(s, head)
 	return nil
+}
+
+// bodyless reports whether content-length tells nothing of the octets that follow: in the answer to HEAD,
+// and with status 304 (RFC 9113 section 8.1.1).
+func (s *Stream) bodyless(head Head) bool {
+	return s.toHead || head.TooLarge == nil && head.Fields[0].Value == "304"
 }
 
 // onTrailers handles the header block that ends a message.

@@ -78,6 +78,9 @@ func checkResponse(fields []hpack.Field, id uint32) (interim bool, ferr *frame.E
 	if err != nil || len(fields[0].Value) != 3 || status < 100 {
 		return false, malformed(id, "bad_status", ":status is not a number of three digits")
 	}
+	if status == 101 {
+		return false, malformed(id, "bad_status", "status 101, which HTTP/2 does not have") // section 8.6
+	}
 	return status < 200, nil
 }
 
@@ -170,14 +173,31 @@ func outerSpace(s string) bool { return s != "" && (isSpace(s[0]) || isSpace(s[l
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
-// contentLength returns the declared length of the body, or -1.
-func contentLength(fields []hpack.Field) int64 {
+// contentLength returns the declared length of the content, or -1. What is no number, or two
+// different ones, cannot equal the octets that come (RFC 9113 section 8.1.1).
+func contentLength(fields []hpack.Field, id uint32) (int64, *frame.Error) {
+	length := int64(-1)
 	for i := range fields {
-		if fields[i].Name == "content-length" {
-			if n, err := strconv.ParseInt(fields[i].Value, 10, 64); err == nil && n >= 0 {
-				return n
-			}
+		if fields[i].Name != "content-length" {
+			continue
 		}
+		n, err := strconv.ParseUint(fields[i].Value, 10, 63)
+		if err != nil || length >= 0 && int64(n) != length {
+			return 0, malformed(id, "content_length", "content-length is no number, or comes with two values")
+		}
+		length = int64(n)
 	}
-	return -1
+	return length, nil
+}
+
+// contentOf returns the length of the content that a checked header block promises, or -1.
+func contentOf(head Head, id uint32) (int64, *frame.Error) {
+	if head.TooLarge != nil {
+		return -1, nil // what came of the fields may be anything
+	}
+	n, ferr := contentLength(head.Fields, id)
+	if ferr == nil && head.EndStream && n > 0 {
+		ferr = lengthError(id)
+	}
+	return n, ferr
 }

@@ -21,6 +21,7 @@ type Stream struct {
 
 	// Owned by the read loop.
 	gotHeaders bool  // a final header block came
+	toHead     bool  // what comes answers a HEAD request; set by Open
 	bodyLeft   int64 // of content-length; -1: not given
 	passed     int   // octets that passed at once and are not granted yet
 

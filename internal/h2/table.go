@@ -16,6 +16,9 @@ import (
 // maxStreamID is the last identifier that a client may use.
 const maxStreamID = 1<<31 - 1
 
+// pseudoFields is how many pseudo-header fields a request can have: the first of its fields.
+const pseudoFields = 4
+
 // Open opens s with a request. The error is [ErrFull] or [ErrGone], and then s may be
 // handed to another connection. fields is not kept. Client only.
 func (c *Conn) Open(b *Batch, s *Stream, fields []hpack.Field, end bool) error {
@@ -29,6 +32,9 @@ func (c *Conn) Open(b *Batch, s *Stream, fields []hpack.Field, end bool) error {
 	}
 	c.register(s, c.nextID)
 	c.nextID += 2
+	s.toHead = slices.ContainsFunc(fields[:min(len(fields), pseudoFields)], func(f hpack.Field) bool {
+		return f.Name == ":method" && f.Value == "HEAD"
+	})
 	s.mark = c.appended
 	c.appendHeaders(s.id, fields, end)
 	b.touch(c)
