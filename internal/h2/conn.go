@@ -154,7 +154,7 @@ func (c *Conn) openable() int {
 }
 
 // NotifyFree asks for one [Events.Free]: when b is flushed if a stream can be opened
-// by now, else when one is removed.
+// by now, else when one is removed or the peer allows more.
 func (c *Conn) NotifyFree(b *Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

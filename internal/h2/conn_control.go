@@ -31,6 +31,9 @@ func (c *Conn) onSettings(h frame.Header, p []byte) *frame.Error {
 	c.control++
 	c.batch.touch(c)
 	c.pump(&c.batch)
+	if c.openable() > 0 {
+		c.tellFree(&c.batch)
+	}
 	c.mu.Unlock()
 	if first {
 		c.events.Ready(c, &c.batch)

@@ -18,22 +18,23 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 	c.mu.Lock()
 	s, ferr := c.takeData(h, len(data), end)
 	c.mu.Unlock()
-	if ferr != nil || s == nil {
-		return ferr
-	}
 	switch {
+	case ferr != nil:
+		return ferr
 	case len(data) > 0:
 		c.earn(1)
-	case !end:
-		if ferr := c.glitch("empty_data"); ferr != nil {
-			return ferr
-		}
-		return nil
+	case !end || s == nil:
+		ferr = c.glitch("empty_data")
+	}
+	if s == nil {
+		return ferr
 	}
 	s.passed += int(h.Length) - len(data) // padding needs no memory
-	s.passed += c.events.Data(s, &c.batch, data, end)
+	if len(data) > 0 || end {
+		s.passed += c.events.Data(s, &c.batch, data, end)
+	}
 	c.grantPassed(s)
-	return nil
+	return ferr
 }
 
 // takeData charges the windows for a DATA frame with n octets beside its padding, and returns its

@@ -72,8 +72,7 @@ func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *fr
 	if err != nil {
 		var tooLarge *hpack.ListError
 		if !errors.As(err, &tooLarge) {
-			// RFC 9113 section 4.3.
-			return &frame.Error{Code: frame.CompressionError, Reason: "hpack", Detail: err.Error()}
+			return compressionError(err)
 		}
 		head.TooLarge = err
 	}
@@ -86,6 +85,9 @@ func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *fr
 	if s == nil || s.recvEnded {
 		ferr = c.strayBlock(id)
 		c.mu.Unlock()
+		if ferr == nil {
+			ferr = c.glitch("headers_of_closed_stream")
+		}
 		return ferr
 	}
 	c.mu.Unlock()
@@ -96,6 +98,16 @@ func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *fr
 		return c.onResponse(s, head)
 	}
 	return c.onTrailers(s, head)
+}
+
+// compressionError returns the connection error for a block that cannot be decoded (RFC 9113 section 4.3).
+func compressionError(err error) *frame.Error {
+	ferr := &frame.Error{Code: frame.CompressionError, Reason: "hpack", Detail: err.Error()}
+	var derr *hpack.DecodeError
+	if errors.As(err, &derr) {
+		ferr.Reason = derr.Reason
+	}
+	return ferr
 }
 
 // strayBlock judges a header block for a stream that takes none. mu is held.

@@ -211,7 +211,7 @@ func (c *Conn) shut(err error) error {
 	c.gone = true
 	var ferr *frame.Error
 	if errors.As(err, &ferr) && !c.closed {
-		c.put(frame.AppendGoAway(c.buffer(), c.lastPeer, ferr.Code, []byte(ferr.Reason)))
+		c.put(frame.AppendGoAway(c.buffer(), c.lastTaken(), ferr.Code, []byte(ferr.Reason)))
 		b.touch(c)
 	}
 	c.mu.Unlock()

@@ -29,14 +29,14 @@ type Events interface {
 	Data(s *Stream, b *Batch, p []byte, end bool) (passed int)
 
 	// End tells that the stream is over before its regular end, in both
-	// directions. No event of s follows.
+	// directions. No event of s follows but Credit.
 	End(s *Stream, b *Batch, e End)
 
 	// Credit tells that n octets which [Stream.Send] queued have left, or were
 	// dropped. Any goroutine.
 	Credit(s *Stream, b *Batch, n int)
 
-	// Free tells that a stream was removed after [Conn.NotifyFree]. Any goroutine.
+	// Free tells that there may be room for a stream, after [Conn.NotifyFree]. Any goroutine.
 	Free(c *Conn, b *Batch)
 
 	// Ready tells that the peer's first SETTINGS arrived.

@@ -114,6 +114,15 @@ func (c *Conn) goAwayFinal(b *Batch) {
 	b.touch(c)
 }
 
+// lastTaken returns what a GOAWAY names as the last stream. RFC 9113 section 6.8: "Endpoints MUST NOT
+// increase the value they send in the last stream identifier". mu is held.
+func (c *Conn) lastTaken() uint32 {
+	if c.drain.final && !c.cfg.Client {
+		return c.drain.last
+	}
+	return c.lastPeer
+}
+
 // finish ends a drained connection: nothing is open and all is written. The peer
 // sees the end after our last frame. mu is held.
 func (c *Conn) finish() {

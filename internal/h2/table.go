@@ -71,15 +71,20 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 	if s.inReady {
 		c.ready.remove(s)
 	}
-	if c.notify {
-		c.notify = false
-		b.free = append(b.free, c)
-	}
+	c.tellFree(b)
 	if c.active == 0 {
 		c.emptied = time.Now()
 		if c.drain.final {
 			b.touch(c)
 		}
+	}
+}
+
+// tellFree tells whoever asked that a stream may be opened. mu is held.
+func (c *Conn) tellFree(b *Batch) {
+	if c.notify {
+		c.notify = false
+		b.free = append(b.free, c)
 	}
 }
 
