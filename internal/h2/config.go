@@ -32,7 +32,8 @@ type Config struct {
 
 	// StreamWindow is the receive window a stream starts with, MaxStreamWindow
 	// what it may grow to when the round-trip time asks for it. Octets.
-	// Defaults 64 KiB and 1 MiB.
+	// Defaults 64 KiB and 1 MiB. Less than 65,535 counts as that: a peer may send
+	// so much before it has seen our SETTINGS (RFC 9113 section 6.9.2).
 	StreamWindow    uint32
 	MaxStreamWindow uint32
 
@@ -88,6 +89,9 @@ type Config struct {
 	Budget *flow.Budget
 }
 
+// defaultTable is the HPACK table before SETTINGS are acknowledged (RFC 9113 section 4.3.1).
+const defaultTable = 4096
+
 // pingStrikes is how many early PINGs are forgiven.
 const pingStrikes = 3
 
@@ -103,8 +107,9 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxConcurrentStreams, 100)
 	def(&c.MaxHeaderBytes, 16<<10)
 	def(&c.MaxHeaderFields, 128)
-	def(&c.HeaderTableSize, 4096)
+	def(&c.HeaderTableSize, defaultTable)
 	def(&c.StreamWindow, 64<<10)
+	c.StreamWindow = max(c.StreamWindow, frame.InitialWindow)
 	def(&c.MaxStreamWindow, 1<<20)
 	c.MaxStreamWindow = max(c.MaxStreamWindow, c.StreamWindow)
 	def(&c.MaxGrowth, 8<<20)
@@ -128,7 +133,7 @@ func (c *Config) settings() []frame.Setting {
 		{ID: frame.SettingInitialWindowSize, Value: c.StreamWindow},
 		{ID: frame.SettingMaxHeaderListSize, Value: c.MaxHeaderBytes},
 	}
-	if c.HeaderTableSize != 4096 {
+	if c.HeaderTableSize != defaultTable {
 		s = append(s, frame.Setting{ID: frame.SettingHeaderTableSize, Value: c.HeaderTableSize})
 	}
 	if c.Client {

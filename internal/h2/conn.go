@@ -36,6 +36,7 @@ type Conn struct {
 	now         time.Time // when the input at hand arrived
 	abuse       abuse
 	gotSettings bool
+	acked       bool // the peer knows our SETTINGS
 
 	lastRead atomic.Int64   // Unix nanoseconds of the last input
 	ended    chan struct{}  // closed when Serve is about to return
@@ -103,7 +104,7 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 	c.age = c.cfg.MaxAge - c.cfg.MaxAge/10 + rand.N(c.cfg.MaxAge/5+1)
 	c.t.init(nc)
 	c.in.t = &c.t
-	c.dec = hpack.NewDecoder(c.cfg.HeaderTableSize)
+	c.dec = hpack.NewDecoder(max(c.cfg.HeaderTableSize, defaultTable)) // until the peer knows better
 	c.dec.SetLimits(c.cfg.MaxHeaderBytes, c.cfg.MaxHeaderFields)
 	c.abuse.init(&c.cfg, c.start)
 	c.lastRead.Store(c.start.UnixNano())

@@ -9,6 +9,11 @@ import (
 
 func (c *Conn) onSettings(h frame.Header, p []byte) *frame.Error {
 	if h.Flags.Has(frame.FlagAck) {
+		if !c.acked {
+			// Section 4.3.1: the size of the table takes effect now.
+			c.acked = true
+			c.dec.SetMaxTableSize(c.cfg.HeaderTableSize)
+		}
 		return c.glitch("settings_ack")
 	}
 	first := !c.gotSettings

@@ -66,6 +66,9 @@ func (w *frameWriter) frame(l *line) []byte {
 	switch kind := l.next(); kind {
 	case "PREFACE":
 		return []byte(frame.ClientPreface)
+	case "TABLE":
+		w.enc.SetMaxDynamicTableSizeLimit(uint32(number(l.next())))
+		return nil
 	case "OCTETS":
 		return l.payload(pattern{}, 0)
 	case "FRAME":

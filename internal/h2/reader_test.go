@@ -146,5 +146,21 @@ func (r *frameReader) fragment(f http2.Frame, p []byte, done, end bool) string {
 		r.split[0] = first
 		text += " split=" + strings.Join(r.split[:n-1], ",")
 	}
-	return text + showFields(r.fields)
+	return text + showUpdates(r.block) + showFields(r.fields)
+}
+
+// showUpdates shows the size updates with which a block begins (RFC 7541 section 6.3).
+func showUpdates(block []byte) (text string) {
+	for len(block) > 0 && block[0]&0xe0 == 0x20 {
+		n, size := 1, int(block[0]&0x1f)
+		for shift := 0; size >= 0x1f && n < len(block); shift += 7 {
+			size += int(block[n]&0x7f) << shift
+			if n++; block[n-1] < 0x80 {
+				break
+			}
+		}
+		text += fmt.Sprintf(" table=%d", size)
+		block = block[n:]
+	}
+	return text
 }
