@@ -52,15 +52,16 @@ func New(layout Layout, name string) (*Annotator, error) {
 // String returns the name of the source.
 func (a *Annotator) String() string { return a.name }
 
-// AppendInfo returns a copy of resp that names the source in every element.
+// AppendInfo returns resp with the name of the source in every element.
 //
 // With streaming, resp is one message of a stream and is the element. Without,
 // it is the reply of a unary method and each value of its element field is one;
 // other fields are kept as they are, in their order. A reply without elements
 // gets one unless [Layout.KeepEmpty] is set.
 //
-// AppendInfo neither changes nor keeps resp; it returns resp itself if there
-// is nothing to write. An answer that is not protobuf, or whose element field
+// The caller must own resp, as a proxy.Backend does: the message of a stream is
+// extended in place if its capacity allows. The bytes of resp are not changed,
+// and a reply is always written to memory of its own. An answer that is not protobuf, or whose element field
 // does not hold messages, is an error with codes.Internal that says at which
 // byte.
 func (a *Annotator) AppendInfo(streaming bool, resp []byte) ([]byte, error) {

@@ -78,18 +78,35 @@ func TestAppendInfo(t *testing.T) {
 	}
 }
 
-// The proxy may hand over a slice of a larger buffer that other calls share.
-func TestAppendInfoLeavesSpareCapacityAlone(t *testing.T) {
+// A stream's message takes the info in place if there is room, and nothing else is ever written to.
+func TestAppendInfoWritesWhere(t *testing.T) {
 	a := mustNew(t, TestserviceLayout(), "n1")
-	for _, streaming := range []bool{false, true} {
-		buf := bytes.Repeat([]byte{0xAA}, 64)
-		n := copy(buf, msg(1, msg(1, "v")))
-		if _, err := a.AppendInfo(streaming, buf[:n]); err != nil {
-			t.Fatal(err)
-		}
-		if spare := buf[n:]; !bytes.Equal(spare, bytes.Repeat([]byte{0xAA}, len(spare))) {
-			t.Errorf("streaming %v: bytes behind the answer became %x", streaming, spare)
-		}
+	for _, tt := range []struct {
+		name      string
+		streaming bool
+		room      int
+		inPlace   bool
+	}{
+		{"stream, enough room", true, len(a.info), true},
+		{"stream, a byte too little", true, len(a.info) - 1, false},
+		{"reply", false, 100, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			message := msg(1, msg(1, "v"))
+			buf := bytes.Repeat([]byte{0xAA}, 200)
+			n := copy(buf, message)
+			got, err := a.AppendInfo(tt.streaming, buf[:n:n+tt.room])
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := message + strings.Repeat("\xAA", 200-n)
+			if tt.inPlace {
+				want = string(got) + strings.Repeat("\xAA", 200-len(got))
+			}
+			if inPlace := &got[0] == &buf[0]; inPlace != tt.inPlace || string(buf) != want {
+				t.Errorf("in place: %v, want %v; the buffer became %x", inPlace, tt.inPlace, buf)
+			}
+		})
 	}
 }
 
@@ -230,23 +247,32 @@ func TestConcatenation(t *testing.T) {
 	}
 }
 
+// However many elements there are, a reply is allocated once, in its exact size.
 func TestAppendInfoAllocatesOnce(t *testing.T) {
 	a := mustNew(t, TestserviceLayout(), "n1")
 	reply := []byte(strings.Repeat(msg(1, msg(1, "value"), varint(2, 7)), 10_000))
-	for _, streaming := range []bool{false, true} {
+	roomy := append(make([]byte, 0, len(reply)+100), reply...)
+	for _, tt := range []struct {
+		name      string
+		streaming bool
+		resp      []byte
+		allocs    float64
+	}{
+		{"reply", false, reply, 1},
+		{"stream, no room", true, reply[:len(reply):len(reply)], 1},
+		{"stream, room", true, roomy, 0},
+	} {
 		n := testing.AllocsPerRun(5, func() {
-			if _, err := a.AppendInfo(streaming, reply); err != nil {
+			if _, err := a.AppendInfo(tt.streaming, tt.resp); err != nil {
 				t.Fatal(err)
 			}
 		})
-		if n != 1 {
-			t.Errorf("streaming %v: %v allocations, want 1", streaming, n)
+		if n != tt.allocs {
+			t.Errorf("%s: %v allocations, want %v", tt.name, n, tt.allocs)
 		}
-		out, _ := a.AppendInfo(streaming, reply)
-		// The runtime rounds a large allocation up to whole pages.
-		if spare := cap(out) - len(out); spare > 8192 {
-			t.Errorf("streaming %v: %d bytes more than needed", streaming, spare)
-		}
+	}
+	if out, _ := a.AppendInfo(false, reply); cap(out) != len(out) {
+		t.Errorf("a reply of %d bytes has a capacity of %d, want no more than that", len(out), cap(out))
 	}
 }
 

@@ -36,6 +36,7 @@
 // proxy's error and gets this one's hostname.
 //
 // The package is pure: no I/O, no goroutine, no state between calls. It reads
-// a message once to check it and once to copy it, with one allocation, and
+// an answer once to check it and a reply once more to copy it, into one
+// allocation of the exact size, and
 // never descends below the fields of an element.
 package splice

@@ -13,13 +13,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// annotateElement returns message with the info behind it.
+// annotateElement returns message with the info behind it, in place if there
+// is room.
 func (a *Annotator) annotateElement(message []byte) ([]byte, error) {
 	if err := a.checkElement(message, 0); err != nil {
 		return nil, a.refuse(err)
 	}
-	out := make([]byte, 0, len(message)+len(a.info))
-	return append(append(out, message...), a.info...), nil
+	return append(message, a.info...), nil
 }
 
 // annotateReply returns reply with the info at the end of every element.
