@@ -40,17 +40,18 @@ type Conn struct {
 
 	lastRead atomic.Int64   // Unix nanoseconds of the last input
 	ended    chan struct{}  // closed when Serve is about to return
-	writers  sync.WaitGroup // the goroutine in drainOut
+	writers  sync.WaitGroup // who writes; nobody starts once broken is set
 
 	mu sync.Mutex
 	// Guarded by mu: the table of streams.
 	streams   map[uint32]*Stream
 	active    int
-	lastPeer  uint32 // the highest identifier of the peer's streams
-	nextID    uint32 // of our own next stream
-	resets    idRing // those that we reset last
-	gone      bool   // takes no new streams: GOAWAY received, or closed
-	closed    bool
+	lastPeer  uint32    // the highest identifier of the peer's streams
+	nextID    uint32    // of our own next stream
+	resets    idRing    // those that we reset last
+	gone      bool      // takes no new streams: GOAWAY received, or closed
+	opening   bool      // a stream of the peer is about to be in the table: a drain must not end
+	closed    bool      // nothing is appended any more
 	err       error     // first reason for the end
 	notify    bool      // tell Events.Free
 	emptied   time.Time // when the last stream went
@@ -59,11 +60,12 @@ type Conn struct {
 	keepalive keepalive
 
 	// Guarded by mu: the write side.
-	out      []byte // frames to write
-	appended int64  // octets ever put into out
-	flushed  int64  // octets ever accepted by the socket
-	writing  bool   // somebody writes
-	wroteAt  time.Time
+	out      []byte    // frames to write
+	appended int64     // octets ever put into out
+	flushed  int64     // octets ever accepted by the socket
+	writing  bool      // somebody writes; counted in writers
+	broken   bool      // the socket takes nothing any more
+	blocked  time.Time // since when it takes no octet while some wait; zero: it does
 	dirty    bool
 	control  int // frames in out that answer the peer
 	dataSent int // DATA frames since abuse last looked
@@ -108,7 +110,7 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 	c.dec.SetLimits(c.cfg.MaxHeaderBytes, c.cfg.MaxHeaderFields)
 	c.abuse.init(&c.cfg, c.start)
 	c.lastRead.Store(c.start.UnixNano())
-	c.emptied, c.wroteAt = c.start, c.start
+	c.emptied, c.now = c.start, c.start
 	c.recv.Init(c.cfg.ConnWindow, c.cfg.ConnWindow, nil)
 	c.growth = flow.NewBudget(c.cfg.MaxGrowth)
 	c.greet()

@@ -136,6 +136,7 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 		return c.glitch("stream_after_goaway")
 	}
 	full := c.active >= int(c.cfg.MaxConcurrentStreams)
+	c.opening = true // until it is registered, refused or reset
 	c.mu.Unlock()
 	if self == nil && head.TooLarge == nil {
 		self = checkRequest(head.Fields, id)
@@ -156,6 +157,7 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 	}
 	c.mu.Lock()
 	c.register(s, id)
+	c.opening = false
 	if head.EndStream {
 		s.recvEnded = true
 	}
@@ -171,6 +173,7 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 // refuse answers one stream too many (section 5.1.2).
 func (c *Conn) refuse(id uint32) *frame.Error {
 	c.mu.Lock()
+	c.opening = false
 	c.resets.add(id)
 	c.put(frame.AppendRST(c.buffer(), id, frame.RefusedStream))
 	c.control++

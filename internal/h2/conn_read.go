@@ -31,6 +31,9 @@ func (c *Conn) Serve() error {
 	err = c.shut(err)
 	c.endAll(err)
 	c.linger(err)
+	c.mu.Lock()
+	c.broken = true
+	c.mu.Unlock()
 	c.t.nc.Close() //nolint:errcheck // over either way
 	c.writers.Wait()
 	c.in.r = c.in.w
@@ -175,6 +178,7 @@ func (c *Conn) sequence(h frame.Header) *frame.Error {
 // streamError resets the stream that broke a rule; it may be the one too many.
 func (c *Conn) streamError(ferr *frame.Error) *frame.Error {
 	c.mu.Lock()
+	c.opening = false
 	s := c.streams[ferr.StreamID]
 	premature := s != nil && !s.answered
 	switch {
@@ -212,10 +216,10 @@ func (c *Conn) shut(err error) error {
 	var ferr *frame.Error
 	if errors.As(err, &ferr) && !c.closed {
 		c.put(frame.AppendGoAway(c.buffer(), c.lastTaken(), ferr.Code, []byte(ferr.Reason)))
-		b.touch(c)
 	}
 	c.mu.Unlock()
 	c.batch.Flush()
+	c.flush(&b) // whoever else was to flush: now
 	b.Flush()
 	return err
 }

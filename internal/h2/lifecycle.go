@@ -78,6 +78,9 @@ func (c *Conn) onPong(v [8]byte) {
 func (c *Conn) Drain(b *Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
 	if c.cfg.Client {
 		c.gone = true
 		if c.active == 0 && !c.drain.final {
@@ -93,7 +96,7 @@ func (c *Conn) Drain(b *Batch) {
 
 // drainServer takes the first step. mu is held.
 func (c *Conn) drainServer(b *Batch) {
-	if c.drain.started || c.closed {
+	if c.drain.started {
 		return
 	}
 	c.drain.started = true
@@ -146,8 +149,10 @@ func (c *Conn) Tick(now time.Time) {
 	}
 	var b Batch
 	c.mu.Lock()
-	c.tickDrain(&b, now)
-	c.tickKeepalive(&b, now)
+	if !c.closed {
+		c.tickDrain(&b, now)
+		c.tickKeepalive(&b, now)
+	}
 	c.mu.Unlock()
 	b.Flush()
 }
@@ -162,7 +167,7 @@ func (c *Conn) overdue(now time.Time) error {
 		return nil
 	case !c.peer.ready && now.Sub(c.start) > c.cfg.SettingsTimeout:
 		return ErrSettings
-	case c.writing && now.Sub(c.wroteAt) > c.cfg.WriteTimeout:
+	case !c.blocked.IsZero() && now.Sub(c.blocked) > c.cfg.WriteTimeout:
 		return ErrStalled
 	case !c.keepalive.sent.IsZero() && lastRead.Before(c.keepalive.sent) &&
 		now.Sub(c.keepalive.sent) > c.cfg.KeepaliveTimeout:

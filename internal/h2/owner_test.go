@@ -21,6 +21,8 @@ type owner struct {
 	hold   bool // Data needs memory for all it gets
 	refuse bool // NewStream refuses
 
+	onNewStream func() // called by NewStream; may be nil
+
 	mu sync.Mutex
 	// Guarded by mu.
 	log     []string
@@ -48,6 +50,9 @@ func (o *owner) take() []string {
 }
 
 func (o *owner) NewStream(*Conn) *Stream {
+	if o.onNewStream != nil {
+		o.onNewStream()
+	}
 	if o.refuse {
 		return nil
 	}

@@ -251,9 +251,13 @@ type spyConn struct {
 	*memnet.Conn
 	accepts int // what one TryWrite takes; 0: all
 	ended   atomic.Bool
+	gate    chan struct{} // TryWrite waits for one, unless nil
 }
 
 func (s *spyConn) TryWrite(p []byte) (int, error) {
+	if s.gate != nil {
+		<-s.gate
+	}
 	if s.accepts > 0 {
 		p = p[:min(len(p), s.accepts)]
 	}

@@ -110,25 +110,44 @@ func (c *Conn) flush(b *Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dirty = false
-	for !c.writing && len(c.out) > 0 && !c.closed {
+	if !c.writing && len(c.out) > 0 && !c.broken {
+		c.writing = true
+		c.writers.Add(1)
+		c.writeReady(b)
+	}
+	if c.drain.final && c.active == 0 && !c.opening && !c.writing && len(c.out) == 0 {
+		c.finish()
+	}
+}
+
+// writeReady writes what the socket takes now. Who finds the write buffer taken leaves
+// what it appends to who took it, so this goes on until nothing is left. mu is held, and
+// released meanwhile; writing is set.
+func (c *Conn) writeReady(b *Batch) {
+	for len(c.out) > 0 && !c.broken {
 		p := c.takeOut()
 		c.mu.Unlock()
 		n, err := c.t.tryWrite(p)
 		c.mu.Lock()
 		if err == nil && n < len(p) {
-			c.wroteAt = time.Now()
+			c.blocked = time.Now()
 			c.flushed += int64(n)
-			c.writers.Add(1)
 			go c.drainOut(p, n) // ends when all is written or the connection is closed
 			return
 		}
-		c.writing = false
 		c.wrote(p, n, err)
 		c.pump(b)
 	}
-	if c.drain.final && c.active == 0 && !c.writing && len(c.out) == 0 {
-		c.finish()
+	c.stopWriting(b)
+}
+
+// stopWriting lets the next one write. mu is held.
+func (c *Conn) stopWriting(b *Batch) {
+	c.writing, c.blocked = false, time.Time{}
+	if c.drain.final {
+		b.touch(c) // for flush to see whether that was all
 	}
+	c.writers.Done()
 }
 
 // takeOut takes the write buffer for writing it. mu is held.
@@ -136,7 +155,6 @@ func (c *Conn) takeOut() []byte {
 	p := c.out
 	c.out = nil
 	c.control = 0
-	c.writing = true
 	return p
 }
 
@@ -148,7 +166,7 @@ func (c *Conn) wrote(p []byte, n int, err error) {
 		if c.err == nil {
 			c.err = err
 		}
-		c.gone, c.closed = true, true
+		c.gone, c.closed, c.broken = true, true, true
 		c.out = nil
 		c.t.nc.Close() //nolint:errcheck // broken already; the read loop ends by it
 	}
@@ -161,31 +179,24 @@ func (c *Conn) wrote(p []byte, n int, err error) {
 
 // drainOut writes the rest of p and all that comes meanwhile, blocking.
 func (c *Conn) drainOut(p []byte, from int) {
-	defer c.writers.Done()
 	var b Batch
 	for {
 		err := c.writeAll(p[from:])
 		c.mu.Lock()
 		c.wrote(p, 0, err)
 		c.pump(&b)
-		if err != nil || len(c.out) == 0 {
-			c.writing = false
-			c.touchFinal(&b)
-			c.mu.Unlock()
-			b.Flush()
-			return
+		if len(c.out) == 0 || c.broken {
+			break
 		}
 		p, from = c.takeOut(), 0
 		c.mu.Unlock()
 		b.Flush()
 	}
-}
-
-// touchFinal has flush look whether a drained connection is done. mu is held.
-func (c *Conn) touchFinal(b *Batch) {
-	if c.drain.final {
-		b.touch(c)
-	}
+	c.writers.Add(1) // until what it tells is told
+	defer c.writers.Done()
+	c.stopWriting(&b)
+	c.mu.Unlock()
+	b.Flush()
 }
 
 // writeAll writes p, blocking.
@@ -194,7 +205,7 @@ func (c *Conn) writeAll(p []byte) error {
 		n, err := c.t.nc.Write(p[:min(len(p), writeLen)])
 		c.mu.Lock()
 		c.flushed += int64(n)
-		c.wroteAt = time.Now()
+		c.blocked = time.Now()
 		c.mu.Unlock()
 		if err != nil {
 			return err

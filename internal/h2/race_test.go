@@ -1,0 +1,131 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// These tests stop a goroutine at one place while others pass. Transcripts
+// cannot: they have one thing happen after the other.
+
+// bubble runs f on a connection that "server ..." or "client ..." describes.
+func bubble(t *testing.T, head string, f func(c *scenario)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := newScenario(t, parseLine(head))
+		f(c)
+		c.finish()
+	})
+}
+
+// expect compares what happened since the last call.
+func (c *scenario) expect(want ...string) {
+	c.t.Helper()
+	if got := c.settle(); !slices.Equal(got, want) {
+		c.t.Errorf("happened:\n%q\nwant:\n%q", got, want)
+	}
+}
+
+// begin starts commands of the owner that wait in the socket's write, and
+// returns what lets them go on.
+func (c *scenario) begin(commands string) (goOn func()) {
+	gate := make(chan struct{})
+	c.end.gate = gate
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.do(commands)
+	}()
+	synctest.Wait()
+	return func() {
+		close(gate)
+		<-done
+	}
+}
+
+// The peer breaks a rule while another goroutine writes: the GOAWAY must still
+// leave, after what is being written.
+func TestLastWordsBehindAnotherWriter(t *testing.T) {
+	t.Parallel()
+	bubble(t, "server", func(c *scenario) {
+		c.send("HEADERS 1 request")
+		c.expect("* headers 1 request")
+		goOn := c.begin("headers 1 end response")
+		c.send("DATA 0")
+		synctest.Wait()
+		goOn()
+		c.expect("* end 1 INTERNAL_ERROR: connection error PROTOCOL_ERROR data_on_stream_zero",
+			"< HEADERS 1 end response",
+			`< GOAWAY last=1 PROTOCOL_ERROR "data_on_stream_zero"`, "< EOF",
+			"* closed: connection error PROTOCOL_ERROR data_on_stream_zero")
+	})
+}
+
+// A connection ends while another goroutine is in its write: Serve waits, and
+// nothing of the connection runs after it.
+func TestServeWaitsForWriters(t *testing.T) {
+	t.Parallel()
+	for _, head := range []string{"server", "server blocking"} {
+		bubble(t, head, func(c *scenario) {
+			c.send("HEADERS 1 request")
+			c.expect("* headers 1 request")
+			goOn := c.begin("headers 1 response")
+			c.peer.CloseWrite()
+			synctest.Wait()
+			if head == "server" && c.served.Load() {
+				t.Error("Serve returned while a goroutine was in the write")
+			}
+			goOn()
+			synctest.Wait()
+			if !c.served.Load() {
+				t.Error("Serve did not return after the write did")
+			}
+		})
+	}
+}
+
+// A write that has just begun is no stall, however long nothing was written before.
+func TestNoStallWithoutWaiting(t *testing.T) {
+	t.Parallel()
+	bubble(t, "server", func(c *scenario) {
+		c.send("HEADERS 1 request")
+		c.expect("* headers 1 request")
+		time.Sleep(time.Hour)
+		goOn := c.begin("headers 1 end response")
+		c.conn.Tick(time.Now())
+		goOn()
+		c.expect("< HEADERS 1 end response")
+	})
+}
+
+// The last step of a drain falls between a stream's header block and its place
+// in the table: GOAWAY names the stream, so it must be served.
+func TestStreamOpensWhileDrainEnds(t *testing.T) {
+	t.Parallel()
+	bubble(t, "server", func(c *scenario) {
+		c.do("drain")
+		c.expect("< GOAWAY last=2147483647 NO_ERROR", `< PING "drain"`)
+		c.owner.onNewStream = func() { c.conn.Tick(time.Now().Add(2 * drainPingTimeout)) }
+		c.send("HEADERS 1 end request")
+		c.expect("* headers 1 end request", "< GOAWAY last=1 NO_ERROR")
+		c.do("headers 1 end response")
+		c.expect("< HEADERS 1 end response", "< EOF", "* closed: http2: drained")
+	})
+}
+
+// The same, and the owner refuses the stream, or it is malformed.
+func TestRefusedWhileDrainEnds(t *testing.T) {
+	t.Parallel()
+	bubble(t, "server refuse", func(c *scenario) {
+		c.do("drain")
+		c.expect("< GOAWAY last=2147483647 NO_ERROR", `< PING "drain"`)
+		c.owner.onNewStream = func() { c.conn.Tick(time.Now().Add(2 * drainPingTimeout)) }
+		c.send("HEADERS 1 end request")
+		c.expect("< GOAWAY last=1 NO_ERROR", "< RST_STREAM 1 REFUSED_STREAM", "< EOF", "* closed: http2: drained")
+	})
+}
