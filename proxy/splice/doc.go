@@ -37,6 +37,6 @@
 //
 // The package is pure: no I/O, no goroutine, no state between calls. It reads
 // an answer once to check it and a reply once more to copy it, into one
-// allocation of the exact size, and
-// never descends below the fields of an element.
+// allocation of the exact size, and never descends below the fields of an
+// element.
 package splice
