@@ -15,6 +15,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
@@ -122,6 +123,17 @@ func TestStreams(t *testing.T) {
 			t.Errorf("end = %v", err)
 		}
 	})
+}
+
+func TestCompressed(t *testing.T) {
+	d := startDaemon(t, Config{Endpoints: endpoints(startBackends(t, 1)...)})
+	payload := make([]byte, 1<<20)
+
+	resp, err := samplepb.NewEchoServiceClient(connect(t, d)).Echo(callContext(t),
+		&samplepb.EchoRequest{Payload: payload}, grpc.UseCompressor(gzip.Name))
+	if err != nil || !slices.Equal(resp.GetPayload(), payload) {
+		t.Errorf("answer of %d bytes, %v", len(resp.GetPayload()), err)
+	}
 }
 
 func TestErrorWithDetails(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/encoding/gzip" // for callers that compress: without it their calls fail
 
 	"github.com/manifold-grpc/manifold/proxy"
 	"github.com/manifold-grpc/manifold/proxy/splice"
