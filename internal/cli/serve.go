@@ -141,7 +141,7 @@ func serve(cfg daemon.Config, drainTimeout time.Duration, signals <-chan os.Sign
 
 	select {
 	case s := <-signals:
-		cfg.Log.Info("signal, again to stop at once", "signal", s)
+		cfg.Log.Info("signal, again to stop at once", "signal", s.String())
 	case <-d.Done():
 	}
 
@@ -165,7 +165,7 @@ func shutdown(d *daemon.Daemon, log *slog.Logger, timeout time.Duration, signals
 	select {
 	case err = <-result:
 	case s := <-signals:
-		cancel(fmt.Errorf("second signal: %v", s))
+		cancel(fmt.Errorf("second signal: %s", s))
 		err = <-result
 	}
 
