@@ -5,7 +5,7 @@
 # by make alone. A target's "## text" is its line in `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race build fmt lint conformance compat bench-library tidy check clean
+.PHONY: help demo test race build fmt lint conformance compat bench-library clients generate tidy check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ compat: ## run the ancestor's own tests against package proxy
 
 bench-library: ## measure package proxy beside its ancestor, CPU and memory per call
 	cd bench && go run ./cmd/library
+clients: ## run grpcurl, Python and Node.js against the daemon (needs: clients/README.md)
+	cd clients && go test -count=1 -v .
+
+generate: ## generate the code of the sample services anew (needs protoc)
+	go generate ./internal/sample/...
 
 tidy: ## tidy the go.mod of every module
 	@for m in $$(git ls-files '*go.mod'); do echo "$$m"; (cd "$$(dirname "$$m")" && go mod tidy) || exit 1; done
