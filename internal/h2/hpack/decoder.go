@@ -242,7 +242,8 @@ func (d *Decoder) lookup(index uint32) *Field {
 }
 
 // count adds a field of n octets to the header list and says whether it is to
-// be kept. Once the list is over a limit, nothing is.
+// be kept. Once the list is over a limit, nothing is: what went over stays
+// counted, so run stops as well.
 func (d *Decoder) count(n int) bool {
 	if d.over != nil {
 		return false
@@ -256,6 +257,5 @@ func (d *Decoder) count(n int) bool {
 	default:
 		return true
 	}
-	d.maxList = 0 // run has nothing to do any more
 	return false
 }

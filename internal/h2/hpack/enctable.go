@@ -18,8 +18,9 @@ type encEntry struct {
 //
 // A chain goes from newer to older entries. Entries leave oldest first, so the
 // first dead number on a chain ends it, and eviction has nothing to unlink.
-// Numbers may wrap around: a number is only trusted if it is live and the entry
-// compares equal, and 0 ends a chain or at worst hides an entry.
+// Numbers wrap around, so a dead one may come to look alive. That does no harm:
+// a chain is followed only as long as it leads to older entries, and an entry is
+// taken only if it is equal.
 type encTable struct {
 	ring         []encEntry // a power of two long, or nil
 	pairs, names []uint32   // newest entry by hash; twice as long as ring
@@ -30,21 +31,23 @@ type encTable struct {
 
 func (t *encTable) at(k uint32) *encEntry { return &t.ring[k&uint32(len(t.ring)-1)] }
 
-// live says whether entry k is in the table.
-func (t *encTable) live(k uint32) bool { return t.next-k < t.count }
-
 // pair returns the index of the newest entry equal to the field with its hash,
 // or 0.
 func (t *encTable) pair(hash uint32, f *Field) uint32 {
 	if t.count == 0 {
 		return 0
 	}
-	for k := t.pairs[hash&uint32(len(t.pairs)-1)]; t.live(k); {
-		e := t.at(k)
+	age := t.next - t.pairs[hash&uint32(len(t.pairs)-1)]
+	for age < t.count {
+		e := t.at(t.next - age)
 		if e.pair == hash && e.value == f.Value && e.name == f.Name {
-			return t.next - k + staticLen + 1
+			return staticLen + 1 + age
 		}
-		k = e.pairNext
+		older := t.next - e.pairNext
+		if older <= age {
+			break
+		}
+		age = older
 	}
 	return 0
 }
@@ -54,12 +57,17 @@ func (t *encTable) name(hash uint32, name string) uint32 {
 	if t.count == 0 {
 		return 0
 	}
-	for k := t.names[hash&uint32(len(t.names)-1)]; t.live(k); {
-		e := t.at(k)
+	age := t.next - t.names[hash&uint32(len(t.names)-1)]
+	for age < t.count {
+		e := t.at(t.next - age)
 		if e.nameHash == hash && e.name == name {
-			return t.next - k + staticLen + 1
+			return staticLen + 1 + age
 		}
-		k = e.nameNext
+		older := t.next - e.nameNext
+		if older <= age {
+			break
+		}
+		age = older
 	}
 	return 0
 }

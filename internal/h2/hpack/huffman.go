@@ -136,7 +136,7 @@ func (c *canonical) next(bits uint64, max uint) (sym uint16, n uint) {
 func huffBound(n int) int { return n*8/minCodeLen + 2 }
 
 // huffLeast is the least length that n octets of Huffman code can decode to.
-func huffLeast(n int) int { return (n*8 - 7) / maxCodeLen }
+func huffLeast(n int) int { return n * 8 / maxCodeLen }
 
 // appendHuffmanDecoded appends the octets that src encodes. reason is not empty
 // if src is not valid (RFC 7541 section 5.2): it holds the EOS symbol, or does
@@ -145,8 +145,8 @@ func appendHuffmanDecoded(dst, src []byte) (out []byte, reason string) {
 	j := len(dst)
 	dst = grow(dst, huffBound(len(src)))
 	buf := dst[:cap(dst)]
-	// The next n bits of src stand at the top of bits; below them may stand
-	// some of those that follow.
+	// The next n bits stand at the top of bits; below them stand, for now
+	// without counting, some of those that follow in src.
 	bits, n := uint64(0), uint(0)
 	for len(src) >= 8 {
 		bits |= binary.BigEndian.Uint64(src) >> n
@@ -169,11 +169,11 @@ func appendHuffmanDecoded(dst, src []byte) (out []byte, reason string) {
 			n -= l.bits()
 		}
 	}
-	return huffmanTail(buf, j, bits&^(^uint64(0)>>n), n, src)
+	return huffmanTail(buf, j, bits, n, src)
 }
 
-// huffmanTail decodes the last bits of a string, n at the top of bits and fewer
-// than 8 octets of src, into buf from j on.
+// huffmanTail decodes the last bits of a string, n at the top of bits and those
+// of src, fewer than 8 octets, into buf from j on.
 func huffmanTail(buf []byte, j int, bits uint64, n uint, src []byte) (out []byte, reason string) {
 	for {
 		for n <= 56 && len(src) > 0 {

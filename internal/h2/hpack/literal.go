@@ -67,7 +67,7 @@ func (d *Decoder) skip(least int, index bool) bool {
 	}
 	d.count(least)
 	if index {
-		d.table.insert(d.table.max + 1) // empties the table, as it would have
+		d.table.clear() // as an entry of that size does
 	}
 	return true
 }

@@ -53,14 +53,26 @@ func (t *table) insert(size uint32) (k uint64, ok bool) {
 	return k, true
 }
 
+// clear removes all entries.
+func (t *table) clear() {
+	for t.count > 0 {
+		t.drop()
+	}
+}
+
 // evict removes the oldest entries until one of the given size has room.
 func (t *table) evict(size uint32) {
 	for t.count > 0 && uint64(t.size)+uint64(size) > uint64(t.max) {
-		e := t.at(t.next - uint64(t.count))
-		t.size -= e.size
-		t.count--
-		*e = entry{} // the strings may go
+		t.drop()
 	}
+}
+
+// drop removes the oldest entry.
+func (t *table) drop() {
+	e := t.at(t.next - uint64(t.count))
+	t.size -= e.size
+	t.count--
+	*e = entry{} // the strings may go
 }
 
 // grow doubles the ring. It never gets longer than twice max/32 entries.
