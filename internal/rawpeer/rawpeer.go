@@ -25,6 +25,9 @@ import (
 // Timeout bounds each read of a frame, so that a test fails instead of hanging.
 const Timeout = 20 * time.Second
 
+// refillAt is half of the initial window.
+const refillAt = 32 << 10
+
 // maxWindow is the largest increment of a window.
 const maxWindow = 1<<31 - 1
 
@@ -37,10 +40,12 @@ type Peer struct {
 	// before the first read.
 	Mute bool
 
-	// Refill grants DATA its windows again as it is read. Set it before the first read.
+	// Refill grants DATA its windows again as it is read, by half a window at a time. Set it
+	// before the first read.
 	Refill bool
 
-	fr *http2.Framer
+	fr   *http2.Framer
+	owed map[uint32]uint32 // octets read and not granted again, of each stream and of the connection
 
 	mu    sync.Mutex // of writing: the framer, the encoder and its buffer
 	enc   *hpack.Encoder
@@ -49,7 +54,7 @@ type Peer struct {
 
 // New returns a peer on nc that has said nothing yet.
 func New(nc net.Conn) *Peer {
-	p := &Peer{Conn: nc, fr: http2.NewFramer(nc, nc)}
+	p := &Peer{Conn: nc, fr: http2.NewFramer(nc, nc), owed: make(map[uint32]uint32)}
 	p.fr.AllowIllegalWrites = true
 	p.fr.SetMaxReadFrameSize(1 << 20)
 	p.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -170,13 +175,22 @@ func (p *Peer) Read() (Frame, error) {
 }
 
 func (p *Peer) refill(h http2.FrameHeader) error {
-	if !p.Refill || h.Length == 0 {
+	if !p.Refill {
 		return nil
 	}
-	if err := p.Window(0, h.Length); err != nil || h.Flags.Has(http2.FlagDataEndStream) {
-		return err
+	for _, id := range [...]uint32{0, h.StreamID} {
+		p.owed[id] += h.Length
+		if n := p.owed[id]; n >= refillAt {
+			p.owed[id] = 0
+			if err := p.Window(id, n); err != nil {
+				return err
+			}
+		}
 	}
-	return p.Window(h.StreamID, h.Length)
+	if h.Flags.Has(http2.FlagDataEndStream) {
+		delete(p.owed, h.StreamID)
+	}
+	return nil
 }
 
 // Until reads up to the first frame that ok accepts. The error says what came instead.
