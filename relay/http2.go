@@ -8,13 +8,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
 
@@ -121,8 +124,9 @@ func (x *httpStream) serve(s *Server, r *http.Request) {
 	defer x.cancel()
 	w := &httpWriter{x: x, header: make(http.Header)}
 	defer func() {
-		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
-			w.WriteHeader(http.StatusInternalServerError)
+		if p := recover(); p != nil {
+			w.abort(r, p)
+			return
 		}
 		w.end()
 	}()
@@ -257,6 +261,18 @@ func (w *httpWriter) wait() error {
 }
 
 func (w *httpWriter) Flush() { w.WriteHeader(http.StatusOK) }
+
+// abort ends the response of a handler that panicked with p so that nobody can take it for a whole
+// one, as net/http does; so does the log.
+func (w *httpWriter) abort(r *http.Request, p any) {
+	if p != http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
+		log.Printf("relay: panic serving %s: %v\n%s", r.RemoteAddr, p, debug.Stack())
+	}
+	var b h2.Batch
+	w.x.down.Reset(&b, frame.InternalError)
+	b.Flush()
+	w.x.lost()
+}
 
 // end ends the response after the handler.
 func (w *httpWriter) end() {
