@@ -23,6 +23,8 @@ import (
 // A Call is one gRPC call on its way through the relay: a stream of a client's
 // connection joined to one of an endpoint's. The exported methods are for Route functions, and what
 // they start: any goroutine may call them, while the Set, Add and Del methods are only allowed before Forward.
+// A call that is decided before Route returns must not be used after that, save by [Hooks]: its memory is
+// used again for other calls. One that is decided later may be kept.
 type Call struct {
 	// Immutable once routed.
 	srv     *Server
@@ -45,6 +47,8 @@ type Call struct {
 	ep        *Endpoint
 	up        *attempt // the current one; nil before the first
 	first     attempt
+	mayReuse  bool // nobody but the relay has seen the call since Route returned
+	released  int  // of its two streams, those that their connections let go of
 	attempts  int
 	responded bool // the response's header block was sent
 	pushback  bool // a failure tells the caller not to retry at once
@@ -187,6 +191,7 @@ func (c *Call) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ctx == nil {
+		c.mayReuse = false
 		if c.timeout > 0 {
 			c.ctx, c.cancel = context.WithDeadline(context.Background(), c.start.Add(c.timeout))
 		} else {
@@ -213,19 +218,29 @@ func (c *Call) Reject(st *status.Status, reason string) bool {
 }
 
 func (c *Call) decide(d decision) bool {
-	var b h2.Batch
 	c.mu.Lock()
 	if c.decision.made || c.stage == stageDone {
 		c.mu.Unlock()
 		return false
 	}
 	c.decision, c.decision.made = d, true
-	if c.routed {
+	late := c.routed
+	c.mu.Unlock()
+	if late {
+		c.actLate()
+	}
+	return true
+}
+
+// actLate carries out a decision that was made after Route returned.
+func (c *Call) actLate() {
+	var b h2.Batch
+	c.mu.Lock()
+	if c.stage == stageRouting {
 		c.act(&b)
 	}
 	c.mu.Unlock()
 	b.Flush()
-	return true
 }
 
 // act carries out the decision. mu is held.

@@ -128,8 +128,8 @@ func (c *Call) finish(code codes.Code, reason string) {
 	c.code, c.reason = code, reason
 	c.replay = nil
 	c.srv.inFlight.Add(-1)
-	if c.deadline != nil {
-		c.deadline.Stop()
+	if c.deadline != nil && !c.deadline.Stop() {
+		c.mayReuse = false // expire is about to look at it
 	}
 	if c.cancel != nil {
 		c.cancel()

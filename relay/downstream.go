@@ -28,7 +28,8 @@ var _ h2.Events = (*downConn)(nil)
 
 // NewStream makes a stream's memory: a Call holds both of its streams.
 func (d *downConn) NewStream(*h2.Conn) *h2.Stream {
-	c := &Call{srv: d.srv, dc: d, maxMsg: d.srv.Limits.MaxRequestMessage}
+	c := newCall()
+	c.srv, c.dc, c.maxMsg = d.srv, d, d.srv.Limits.MaxRequestMessage
 	c.down.Owner = c
 	return &c.down
 }
@@ -81,8 +82,8 @@ func (d *downConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stage == stageDone {
-		return
+	if c.stage == stageDone || c.start.IsZero() {
+		return // over, or its header block was refused before it became a call
 	}
 	c.dropUpstream(b, frame.Cancel)
 	c.finish(codes.Canceled, ReasonCanceled)
@@ -102,6 +103,13 @@ func (d *downConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 	c.mu.Unlock()
 	if up != nil {
 		up.Consumed(b, n)
+	}
+}
+
+// Released is told when the connection has let go of a stream.
+func (d *downConn) Released(s *h2.Stream) {
+	if c, ok := s.Owner.(*Call); ok {
+		c.letGo()
 	}
 }
 
@@ -195,6 +203,7 @@ func (c *Call) route(b *h2.Batch) {
 		c.srv.Route(c)
 		c.mu.Lock()
 		c.routed = true
+		c.mayReuse = c.decision.made && c.ctx == nil
 		if c.decision.made && c.stage == stageRouting {
 			c.act(b)
 		}

@@ -67,6 +67,7 @@ func (e *Endpoint) enqueue(c *Call, b *h2.Batch) submission {
 	e.waiting = append(e.waiting, c)
 	e.inFlight.Add(1)
 	c.stage = stageWaiting
+	c.mayReuse = false // who takes it from the queue may come late
 	e.growLocked()
 	for _, u := range e.conns {
 		u.h2.NotifyFree(b)

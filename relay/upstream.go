@@ -88,6 +88,9 @@ func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 	}
 }
 
+// Released is told when the connection has let go of a stream.
+func (u *upConn) Released(s *h2.Stream) { s.Owner.(*attempt).call.letGo() }
+
 // Free is told when a stream can be opened again while calls wait.
 func (u *upConn) Free(_ *h2.Conn, b *h2.Batch) { u.ep.serveWaiting(b) }
 

@@ -33,6 +33,7 @@ type Conn struct {
 	fields      []hpack.Field
 	block       headerBlock
 	batch       Batch
+	toTell      []*Stream // see tellReleased
 	now         time.Time // when the input at hand arrived
 	abuse       abuse
 	gotSettings bool
@@ -46,6 +47,7 @@ type Conn struct {
 	// Guarded by mu: the table of streams.
 	streams   map[uint32]*Stream
 	active    int
+	released  []*Stream // removed, and the owner was not told
 	lastPeer  uint32    // the highest identifier of the peer's streams
 	nextID    uint32    // of our own next stream
 	resets    idRing    // those that we reset last

@@ -54,11 +54,24 @@ func (c *Conn) readAll() error {
 			return ferr
 		}
 		c.batch.Flush()
+		c.tellReleased()
 		if _, err := c.in.fill(); err != nil {
 			return c.endOfInput(err)
 		}
 		c.now = time.Now()
 		c.lastRead.Store(c.now.UnixNano())
+	}
+}
+
+// tellReleased tells the owner which streams are gone for good. Between two
+// batches no event of theirs is under way.
+func (c *Conn) tellReleased() {
+	c.mu.Lock()
+	c.released, c.toTell = c.toTell[:0], c.released
+	c.mu.Unlock()
+	for i, s := range c.toTell {
+		c.toTell[i] = nil
+		c.events.Released(s)
 	}
 }
 

@@ -36,6 +36,11 @@ type Events interface {
 	// dropped. Any goroutine.
 	Credit(s *Stream, b *Batch, n int)
 
+	// Released tells that the connection has let go of s: its memory may be used
+	// again. It comes after the last event of s, not at once, and not at all for a
+	// stream that had octets queued or whose connection ended.
+	Released(s *Stream)
+
 	// Free tells that there may be room for a stream, after [Conn.NotifyFree]. Any goroutine.
 	Free(c *Conn, b *Batch)
 

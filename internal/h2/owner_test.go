@@ -125,6 +125,8 @@ func why(err error) string {
 
 func (o *owner) Credit(s *Stream, _ *Batch, n int) { o.note("credit %d %d", s.ID(), n) }
 
+func (o *owner) Released(*Stream) {}
+
 func (o *owner) Free(*Conn, *Batch) { o.note("free") }
 
 func (o *owner) Ready(*Conn, *Batch) { o.note("ready") }

@@ -32,6 +32,7 @@ type Stream struct {
 	sendEnded bool
 	endQueued bool // END_STREAM follows the queue
 	inReady   bool
+	queued    bool // it had octets queued: credit for them may be under way
 	stopRecv  bool // RST_STREAM NO_ERROR follows END_STREAM
 	recv      flow.RecvWindow
 	send      flow.SendWindow
@@ -98,6 +99,7 @@ func (s *Stream) Send(b *Batch, p []byte, end bool) (passed int, err error) {
 			return passed, ErrBudget
 		}
 		s.queue.push(rest)
+		s.queued = true
 		s.endQueued = end
 		c.makeReady(s)
 	case end:

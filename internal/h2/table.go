@@ -68,6 +68,9 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 		b.credits = append(b.credits, credit{s, n})
 	}
 	s.trailers = nil
+	if !s.queued {
+		c.released = append(c.released, s)
+	}
 	if s.inReady {
 		c.ready.remove(s)
 	}

@@ -1,0 +1,29 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import "sync"
+
+// callPool holds the memory of calls. A call is 1.5 KiB, and there may be
+// hundreds of thousands a second.
+var callPool = sync.Pool{New: func() any { return new(Call) }}
+
+func newCall() *Call { return callPool.Get().(*Call) }
+
+// callStreams is the number of streams that an ordinary call has.
+const callStreams = 2
+
+// letGo is told when a connection has let go of one of the call's streams. After
+// the second of an ordinary call nothing refers to it: it had one attempt, decided
+// inside of Route, that never waited; no context or late timer of it is about.
+func (c *Call) letGo() {
+	c.mu.Lock()
+	c.released++
+	reuse := c.released == callStreams && c.mayReuse && c.attempts == 1 && c.stage == stageDone
+	c.mu.Unlock()
+	if reuse {
+		*c = Call{}
+		callPool.Put(c)
+	}
+}
