@@ -65,12 +65,8 @@ type Call struct {
 	resCount messageCounter
 	reqEnd   bool // END_STREAM of the request arrived
 
-	// The request's octets from its start: kept until the upstream's stream is
-	// open, and for as long as another attempt is possible.
-	replay      []byte
-	replayArray [128]byte
-	replayOver  bool // more came than is kept
-	unpassed    int  // octets of replay that are not granted to the client again
+	replay   replay
+	unpassed int // octets of replay that are not granted to the client again
 }
 
 // An attempt is one stream to an upstream on behalf of a call.
@@ -97,9 +93,6 @@ type decision struct {
 	status  *status.Status
 	reason  string
 }
-
-// maxReplay bounds the octets of a request that are kept for another attempt.
-const maxReplay = 32 << 10
 
 // Host returns the :authority, or the host field where it is missing.
 func (c *Call) Host() string { return c.host }

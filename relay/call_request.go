@@ -28,38 +28,19 @@ func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
 	}
 	c.reqEnd = c.reqEnd || end
 	if c.stage != stageOpen {
-		c.keep(p)
+		c.replay.keep(p) // the client's window bounds it
 		c.unpassed += len(p)
 		return 0
 	}
-	c.keepForRetry(p)
+	if !c.responded {
+		c.replay.keepSome(p, int(c.reqCount.left))
+	}
 	passed, err := c.up.Send(b, p, end)
 	if err != nil {
 		c.overBudget(b)
 		return len(p)
 	}
 	return passed
-}
-
-// keep puts octets into the replay buffer. Before a stream is open all are kept: the client's
-// window bounds them. mu is held.
-func (c *Call) keep(p []byte) {
-	if c.replay == nil {
-		c.replay = c.replayArray[:0]
-	}
-	c.replay = append(c.replay, p...)
-}
-
-// keepForRetry keeps octets that were sent already, while a retry is possible. mu is held.
-func (c *Call) keepForRetry(p []byte) {
-	if c.replayOver || c.responded {
-		return
-	}
-	if len(c.replay)+len(p) > maxReplay {
-		c.replayOver, c.replay = true, nil
-		return
-	}
-	c.keep(p)
 }
 
 // connect picks an endpoint and opens a stream to it, now or when one can be. mu is held.
@@ -96,7 +77,7 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 		a = new(attempt)
 	}
 	a.call, a.Owner = c, a
-	end := c.reqEnd && len(c.replay) == 0
+	end := c.reqEnd && len(c.replay.p) == 0
 	var array [24]hpack.Field
 	if err := uc.h2.Open(b, &a.Stream, c.upstreamFields(array[:0], uc), end); err != nil {
 		return err
@@ -104,7 +85,7 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 	c.attempts++
 	c.up = a
 	c.stage = stageOpen
-	if len(c.replay) > 0 {
+	if len(c.replay.p) > 0 {
 		c.sendKept(b)
 	}
 	return nil
@@ -112,10 +93,10 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 
 // sendKept sends the replay buffer. mu is held.
 func (c *Call) sendKept(b *h2.Batch) {
-	n := len(c.replay)
+	n := len(c.replay.p)
 	before := n - c.unpassed // granted to the client by an earlier attempt
 	c.unpassed = 0
-	passed, err := c.up.Send(b, c.replay, c.reqEnd)
+	passed, err := c.up.Send(b, c.replay.p, c.reqEnd)
 	if err != nil {
 		c.overBudget(b)
 		return
@@ -124,9 +105,7 @@ func (c *Call) sendKept(b *h2.Batch) {
 	if passed > before {
 		c.down.Consumed(b, passed-before)
 	}
-	if n > maxReplay {
-		c.replayOver, c.replay = true, nil
-	}
+	c.replay.keepSome(nil, int(c.reqCount.left))
 }
 
 // upstreamFields appends the request's fields as they are sent to uc. mu is held.

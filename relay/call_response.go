@@ -31,7 +31,7 @@ func (c *Call) response(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
 		return
 	}
 	c.responded = true
-	c.replay = nil
+	c.replay.drop()
 	c.down.SendHeaders(b, forwardable(head.Fields, scratch), head.EndStream)
 	if head.EndStream {
 		c.complete(b, head.Fields)
@@ -126,7 +126,7 @@ func (c *Call) finish(code codes.Code, reason string) {
 	}
 	c.stage = stageDone
 	c.code, c.reason = code, reason
-	c.replay = nil
+	c.replay.drop()
 	c.srv.inFlight.Add(-1)
 	if c.deadline != nil && !c.deadline.Stop() {
 		c.mayReuse = false // expire is about to look at it
@@ -145,7 +145,7 @@ func (c *Call) finish(code codes.Code, reason string) {
 // upstreamEnd takes the early end of the current attempt: another one where the
 // upstream provably did nothing, or a status. mu is held.
 func (c *Call) upstreamEnd(b *h2.Batch, e h2.End) {
-	if e.Unprocessed && !c.responded && !c.replayOver && c.attempts < maxAttempts {
+	if e.Unprocessed && !c.responded && !c.replay.over && c.attempts < maxAttempts {
 		c.stage = stageRouting
 		c.ep.inFlight.Add(-1)
 		c.ep = nil
