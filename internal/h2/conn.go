@@ -62,12 +62,13 @@ type Conn struct {
 	keepalive keepalive
 
 	// Guarded by mu: the write side.
-	out      []byte    // frames to write
-	appended int64     // octets ever put into out
-	flushed  int64     // octets ever accepted by the socket
-	writing  bool      // somebody writes; counted in writers
-	broken   bool      // the socket takes nothing any more
-	blocked  time.Time // since when it takes no octet while some wait; zero: it does
+	out      []byte     // frames to write
+	outBuf   *outBuffer // what out lies in; nil with out
+	appended int64      // octets ever put into out
+	flushed  int64      // octets ever accepted by the socket
+	writing  bool       // somebody writes; counted in writers
+	broken   bool       // the socket takes nothing any more
+	blocked  time.Time  // since when it takes no octet while some wait; zero: it does
 	dirty    bool
 	control  int // frames in out that answer the peer
 	dataSent int // DATA frames since abuse last looked
@@ -121,14 +122,16 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 
 // greet puts the connection preface (RFC 9113 section 3.4) into the write buffer.
 func (c *Conn) greet() {
+	out := c.buffer()
 	if c.cfg.Client {
-		c.out = append(c.out, frame.ClientPreface...)
+		out = append(out, frame.ClientPreface...)
 	}
-	c.out = frame.AppendSettings(c.out, c.cfg.settings()...)
+	out = frame.AppendSettings(out, c.cfg.settings()...)
 	if more := c.cfg.ConnWindow - frame.InitialWindow; more > 0 {
-		c.out = frame.AppendWindowUpdate(c.out, 0, more)
+		out = frame.AppendWindowUpdate(out, 0, more)
 	}
-	c.appended = int64(len(c.out))
+	c.appended = int64(len(out))
+	c.out = out
 }
 
 // NetConn returns the underlying connection, for its addresses.

@@ -129,7 +129,7 @@ func (c *Conn) endRecv(b *Batch, s *Stream) {
 // resetLocked sends RST_STREAM and removes s. mu is held.
 func (c *Conn) resetLocked(b *Batch, s *Stream, code frame.Code) {
 	c.resets.add(s.id)
-	c.put(frame.AppendRST(c.out, s.id, code))
+	c.put(frame.AppendRST(c.buffer(), s.id, code))
 	c.control++
 	b.touch(c)
 	c.remove(b, s)

@@ -21,8 +21,11 @@ const (
 	keepOut = 512 << 10
 )
 
+// An outBuffer is a write buffer on its way through the pool.
+type outBuffer struct{ p []byte }
+
 // outPool holds write buffers: an idle connection has none.
-var outPool = sync.Pool{New: func() any { p := make([]byte, 0, 4<<10); return &p }}
+var outPool = sync.Pool{New: func() any { return &outBuffer{make([]byte, 0, 4<<10)} }}
 
 // put makes out, which extends the write buffer, the write buffer. mu is held.
 func (c *Conn) put(out []byte) {
@@ -33,7 +36,8 @@ func (c *Conn) put(out []byte) {
 // buffer returns the write buffer to append to. mu is held.
 func (c *Conn) buffer() []byte {
 	if c.out == nil {
-		c.out = (*outPool.Get().(*[]byte))[:0]
+		c.outBuf = outPool.Get().(*outBuffer)
+		c.out = c.outBuf.p[:0]
 	}
 	return c.out
 }
@@ -125,17 +129,18 @@ func (c *Conn) flush(b *Batch) {
 // released meanwhile; writing is set.
 func (c *Conn) writeReady(b *Batch) {
 	for len(c.out) > 0 && !c.broken {
-		p := c.takeOut()
+		buf := c.takeOut()
+		p := buf.p
 		c.mu.Unlock()
 		n, err := c.t.tryWrite(p)
 		c.mu.Lock()
 		if err == nil && n < len(p) {
 			c.blocked = time.Now()
 			c.flushed += int64(n)
-			go c.drainOut(p, n) // ends when all is written or the connection is closed
+			go c.drainOut(buf, n) // ends when all is written or the connection is closed
 			return
 		}
-		c.wrote(p, n, err)
+		c.wrote(buf, n, err)
 		c.pump(b)
 	}
 	c.stopWriting(b)
@@ -151,44 +156,44 @@ func (c *Conn) stopWriting(b *Batch) {
 }
 
 // takeOut takes the write buffer for writing it. mu is held.
-func (c *Conn) takeOut() []byte {
-	p := c.out
-	c.out = nil
+func (c *Conn) takeOut() *outBuffer {
+	buf := c.outBuf
+	buf.p = c.out
+	c.out, c.outBuf = nil, nil
 	c.control = 0
-	return p
+	return buf
 }
 
-// wrote notes that the last n octets of the buffer p were written, or why not,
-// and gives p back. mu is held.
-func (c *Conn) wrote(p []byte, n int, err error) {
+// wrote notes that the last n octets of the buffer were written, or why not,
+// and gives it back. mu is held.
+func (c *Conn) wrote(buf *outBuffer, n int, err error) {
 	c.flushed += int64(n)
 	if err != nil {
 		if c.err == nil {
 			c.err = err
 		}
 		c.gone, c.closed, c.broken = true, true, true
-		c.out = nil
+		c.out, c.outBuf = nil, nil
 		c.t.nc.Close() //nolint:errcheck // broken already; the read loop ends by it
 	}
-	if cap(p) <= keepOut {
-		poison(p[:cap(p)])
-		p = p[:0]
-		outPool.Put(&p)
+	if cap(buf.p) <= keepOut {
+		poison(buf.p[:cap(buf.p)])
+		outPool.Put(buf)
 	}
 }
 
-// drainOut writes the rest of p and all that comes meanwhile, blocking.
-func (c *Conn) drainOut(p []byte, from int) {
+// drainOut writes the rest of buf and all that comes meanwhile, blocking.
+func (c *Conn) drainOut(buf *outBuffer, from int) {
 	var b Batch
 	for {
-		err := c.writeAll(p[from:])
+		err := c.writeAll(buf.p[from:])
 		c.mu.Lock()
-		c.wrote(p, 0, err)
+		c.wrote(buf, 0, err)
 		c.pump(&b)
 		if len(c.out) == 0 || c.broken {
 			break
 		}
-		p, from = c.takeOut(), 0
+		buf, from = c.takeOut(), 0
 		c.mu.Unlock()
 		b.Flush()
 	}
