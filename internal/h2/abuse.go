@@ -36,8 +36,13 @@ func (c *Conn) earn(n int) {
 // patiencePerSecond is earned by time: what an honest peer may spend for ever.
 const patiencePerSecond = 20
 
+// windowUpdateWorth is the number of octets of DATA for which a peer may send two WINDOW_UPDATE frames, beside
+// two for each frame. Some send one for the stream and one for the connection with every 4 KiB that
+// their user reads, however long our frames are.
+const windowUpdateWorth = 2 << 10
+
 // glitch counts a frame that is allowed but useless in masses: empty ones,
-// SETTINGS, PING, PRIORITY, WINDOW_UPDATE beyond two for each frame that we sent, refused
+// SETTINGS, PING, PRIORITY, WINDOW_UPDATE beyond what our frames and their octets are worth, refused
 // streams. The peer that spends all of its patience is cut off.
 func (c *Conn) glitch(reason string) *frame.Error {
 	a := &c.abuse

@@ -71,7 +71,7 @@ type Conn struct {
 	blocked  time.Time  // since when it takes no octet while some wait; zero: it does
 	dirty    bool
 	control  int // frames in out that answer the peer
-	dataSent int // DATA frames since abuse last looked
+	dataSent int // DATA and HEADERS frames since abuse last looked, long ones for several
 	enc      *hpack.Encoder
 	ready    readyList
 	send     flow.SendWindow
@@ -130,8 +130,7 @@ func (c *Conn) greet() {
 	if more := c.cfg.ConnWindow - frame.InitialWindow; more > 0 {
 		out = frame.AppendWindowUpdate(out, 0, more)
 	}
-	c.appended = int64(len(out))
-	c.out = out
+	c.put(out)
 }
 
 // NetConn returns the underlying connection, for its addresses.

@@ -3,41 +3,60 @@
 
 package h2
 
-import "slices"
-
 // readyList is the streams that have octets queued and window to send them, in
-// the order in which they get their turn.
+// the order in which they get their turn. They are linked through themselves, so that a turn costs
+// no allocation and leaving early no search.
 type readyList struct {
-	list []*Stream
+	first, last *Stream
+}
+
+// readyLink is a stream's place in a readyList.
+type readyLink struct {
+	in         bool
+	prev, next *Stream
 }
 
 func (r *readyList) push(s *Stream) {
-	s.inReady = true
-	r.list = append(r.list, s)
+	s.ready = readyLink{in: true, prev: r.last}
+	if r.last == nil {
+		r.first = s
+	} else {
+		r.last.ready.next = s
+	}
+	r.last = s
 }
 
+// pop takes the first stream, or nil.
 func (r *readyList) pop() *Stream {
-	if len(r.list) == 0 {
-		r.list = nil
-		return nil
+	s := r.first
+	if s != nil {
+		r.remove(s)
 	}
-	s := r.list[0]
-	r.list[0] = nil
-	r.list = r.list[1:]
-	s.inReady = false
 	return s
 }
 
+// remove takes s out, if it is in.
 func (r *readyList) remove(s *Stream) {
-	s.inReady = false
-	if i := slices.Index(r.list, s); i >= 0 {
-		r.list = slices.Delete(r.list, i, i+1)
+	l := s.ready
+	if !l.in {
+		return
 	}
+	if l.prev == nil {
+		r.first = l.next
+	} else {
+		l.prev.ready.next = l.next
+	}
+	if l.next == nil {
+		r.last = l.prev
+	} else {
+		l.next.ready.prev = l.prev
+	}
+	s.ready = readyLink{}
 }
 
 // makeReady gives s its turn if it can use one. mu is held.
 func (c *Conn) makeReady(s *Stream) {
-	if s.queue.n > 0 && s.send.Available() > 0 && !s.inReady && !s.removed {
+	if s.queue.n > 0 && s.send.Available() > 0 && !s.ready.in && !s.removed {
 		c.ready.push(s)
 	}
 }

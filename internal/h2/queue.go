@@ -10,6 +10,7 @@ type chunk struct {
 	data  []byte
 	r, w  int
 	class int
+	next  *chunk
 }
 
 // chunkSizes are the sizes of chunks: small ones so that many streams with a
@@ -30,7 +31,7 @@ func newChunk(n int) *chunk {
 }
 
 func (c *chunk) free() {
-	c.r, c.w = 0, 0
+	c.r, c.w, c.next = 0, 0, nil
 	poison(c.data)
 	chunkPools[c.class].Put(c)
 }
@@ -38,53 +39,59 @@ func (c *chunk) free() {
 // A queue is the octets of one stream that wait for its receiver. The zero
 // value is an empty queue.
 type queue struct {
-	chunks []*chunk
-	n      int
+	first, last *chunk
+	n           int
 }
 
 // push copies p to the end.
 func (q *queue) push(p []byte) {
-	q.n += len(p)
-	if k := len(q.chunks); k > 0 {
-		last := q.chunks[k-1]
+	if last := q.last; last != nil {
 		m := copy(last.data[last.w:], p)
 		last.w += m
+		q.n += m
 		p = p[m:]
 	}
 	for len(p) > 0 {
 		// As large as what waits already: few chunks for much data.
 		c := newChunk(max(len(p), min(q.n, chunkSizes[len(chunkSizes)-1])))
 		c.w = copy(c.data, p)
+		q.n += c.w
 		p = p[c.w:]
-		q.chunks = append(q.chunks, c)
+		if q.last == nil {
+			q.first = c
+		} else {
+			q.last.next = c
+		}
+		q.last = c
 	}
 }
 
 // front returns the first octets that lie together, at most limit of them.
 func (q *queue) front(limit int) []byte {
-	c := q.chunks[0]
+	c := q.first
 	return c.data[c.r:min(c.w, c.r+limit)]
 }
 
 // drop removes the first n octets, which front returned.
 func (q *queue) drop(n int) {
 	q.n -= n
-	c := q.chunks[0]
+	c := q.first
 	if c.r += n; c.r < c.w {
 		return
 	}
-	c.free()
-	q.chunks[0] = nil
-	if q.chunks = q.chunks[1:]; len(q.chunks) == 0 {
-		q.chunks = nil
+	if q.first = c.next; q.first == nil {
+		q.last = nil
 	}
+	c.free()
 }
 
 // reset empties the queue and returns how many octets it held.
 func (q *queue) reset() int {
 	n := q.n
-	for _, c := range q.chunks {
+	for c := q.first; c != nil; {
+		next := c.next
 		c.free()
+		c = next
 	}
 	*q = queue{}
 	return n

@@ -31,7 +31,7 @@ type Stream struct {
 	recvEnded bool
 	sendEnded bool
 	endQueued bool // END_STREAM follows the queue
-	inReady   bool
+	ready     readyLink
 	queued    bool // it had octets queued: credit for them may be under way
 	stopRecv  bool // RST_STREAM NO_ERROR follows END_STREAM
 	recv      flow.RecvWindow

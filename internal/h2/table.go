@@ -71,9 +71,7 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 	if !s.queued {
 		c.released = append(c.released, s)
 	}
-	if s.inReady {
-		c.ready.remove(s)
-	}
+	c.ready.remove(s)
 	c.tellFree(b)
 	if c.active == 0 {
 		c.emptied = time.Now()
