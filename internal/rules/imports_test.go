@@ -91,6 +91,7 @@ var layers = []layer{
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
 	{dir: "internal/rawpeer", allow: []string{hpack, http2}},
 	{dir: "internal/certtest"},
+	{dir: "internal/readme", tests: []string{"./proxy", "./relay", "./internal/sample/...", grpc}},
 	{dir: "internal/rules"},
 }
 
