@@ -5,6 +5,7 @@ package proxy
 
 import (
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -54,6 +55,10 @@ func (c *call) one2many(backends []Backend) error {
 
 	f.pump.Add(1)
 	go f.pumpRequests() // ends with the requests, with the last target, or with the caller's stream: see finishEarly
+
+	// The requests of a unary call are mostly here already. Let the pump read them first: a target that finds them all
+	// needs no goroutine to send them.
+	runtime.Gosched()
 
 	for i := range f.targets[1:] {
 		f.running.Go(f.targets[1+i].run) // ends with its upstream stream, which ends with the call at the latest

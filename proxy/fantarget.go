@@ -26,7 +26,9 @@ type fanTarget struct {
 	response Frame
 	sender   sync.WaitGroup // the goroutine of sendRequests, if there is one
 
-	firstSent bool // owned by whoever sends: run, then the sender
+	// Owned by whoever sends: run, or the sender.
+	request   Frame
+	firstSent bool
 
 	errMu      sync.Mutex
 	requestErr error // guarded by errMu; why the requests ended before their end
@@ -58,7 +60,12 @@ func (t *fanTarget) run() {
 
 // exchange opens the stream and moves messages until it ends.
 func (t *fanTarget) exchange() (Phase, error) {
-	if err := t.open(t.callCtx); err != nil {
+	err := t.connect(t.callCtx)
+	if err == nil {
+		err = t.open()
+	}
+
+	if err != nil {
 		t.fan.answer.header(t, nil)
 
 		return PhaseConnect, statusOr(codes.Unavailable, err)
@@ -112,9 +119,9 @@ func (t *fanTarget) sendBatch(batch []mem.BufferSlice) bool {
 	ok := true
 
 	for i, data := range batch {
-		f := Frame{data: data}
-		ok = ok && t.sendOne(&f)
-		f.free()
+		t.request.data = data
+		ok = ok && t.sendOne(&t.request)
+		t.request.free()
 
 		batch[i] = nil
 	}

@@ -32,7 +32,12 @@ func (c *call) one2one(b Backend) error {
 	x := &exchange{call: c}
 	x.target.init(c, b, 0)
 
-	if err := x.target.open(c.ctx); err != nil {
+	err := x.target.connect(c.ctx)
+	if err == nil {
+		err = x.target.open()
+	}
+
+	if err != nil {
 		err = c.upstreamError(err)
 		x.target.finish(PhaseConnect, err)
 

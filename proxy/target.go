@@ -25,10 +25,12 @@ type target struct {
 	index   int       // in the order that the director gave
 	begin   time.Time // zero when nobody asks for the outcome
 
-	// Set by open.
+	// Set by connect.
 	ctx     context.Context // of the upstream stream
 	channel grpc.ClientConnInterface
-	stream  grpc.ClientStream
+	options []grpc.CallOption
+
+	stream grpc.ClientStream // set by open
 
 	// Counted by the goroutine that sends. Atomic because the outcome may be read while that goroutine is still
 	// waiting for the caller (see finishEarly).
@@ -49,10 +51,9 @@ func (t *target) init(c *call, b Backend, index int) {
 
 var upstreamDesc = &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 
-// open opens the stream to the backend. It blocks until there is a connection, as the connection's own settings
-// say: by default a backend known to be down is reported at once.
-func (t *target) open(ctx context.Context) error {
-	out, conn, err := t.connection(ctx)
+// connect asks the backend for the connection and its options.
+func (t *target) connect(ctx context.Context) error {
+	out, channel, err := t.connection(ctx)
 	if err != nil {
 		return err
 	}
@@ -66,9 +67,15 @@ func (t *target) open(ctx context.Context) error {
 		return err
 	}
 
-	t.ctx, t.channel = withoutHopKeys(out), conn
+	t.ctx, t.channel, t.options = withoutHopKeys(out), channel, t.call.upstreamOptions(opts)
 
-	t.stream, err = conn.NewStream(t.ctx, upstreamDesc, t.call.method, t.call.upstreamOptions(opts)...)
+	return nil
+}
+
+// open opens the stream to the backend. It blocks until there is a connection, as the connection's own settings
+// say: by default a backend known to be down is reported at once.
+func (t *target) open() (err error) {
+	t.stream, err = t.channel.NewStream(t.ctx, upstreamDesc, t.call.method, t.options...)
 
 	return err
 }
