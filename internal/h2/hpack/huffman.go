@@ -184,6 +184,9 @@ func huffmanTail(buf []byte, j int, bits uint64, n uint, src []byte) (out []byte
 		// With ones after the end, padding looks like the start of EOS, and a
 		// code that lacks its end cannot seem whole within n bits.
 		padded := bits | ^uint64(0)>>n
+		if n < 8 && padded == ^uint64(0) {
+			return buf[:j], ""
+		}
 		l := huffLookup[padded>>(64-lookupBits)]
 		if l != 0 && l.bits() <= n {
 			buf[j], buf[j+1] = byte(l), byte(l>>8)
@@ -192,7 +195,7 @@ func huffmanTail(buf []byte, j int, bits uint64, n uint, src []byte) (out []byte
 		}
 		sym, c := huffCanonical.next(padded, maxCodeLen)
 		if c > n {
-			return buf[:j], huffmanPadding(padded, n)
+			return buf[:j], reasonHuffmanPadding
 		}
 		if sym == eos {
 			return buf[:j], reasonHuffmanEOS
@@ -200,14 +203,6 @@ func huffmanTail(buf []byte, j int, bits uint64, n uint, src []byte) (out []byte
 		buf[j] = byte(sym)
 		j, bits, n = j+1, bits<<c, n-c
 	}
-}
-
-// huffmanPadding judges the last n bits of a string, which begin no whole code.
-func huffmanPadding(padded uint64, n uint) (reason string) {
-	if n >= 8 || padded != ^uint64(0) {
-		return reasonHuffmanPadding
-	}
-	return ""
 }
 
 // huffmanLen returns the length of s in Huffman code.
