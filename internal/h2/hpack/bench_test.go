@@ -165,6 +165,25 @@ func benchEncode(b *testing.B, lists [][]Field) {
 	b.ReportMetric(float64(n)/float64(i), "octets/block")
 }
 
+// BenchmarkBombs shows the most that one header block can cost, with the largest
+// block that a connection with the default limits takes.
+func BenchmarkBombs(b *testing.B) {
+	for name, block := range bombs(32 << 10) {
+		b.Run(name, func(b *testing.B) {
+			var fields []Field
+			b.ReportAllocs()
+			for b.Loop() {
+				d := NewDecoder(4096)
+				d.SetLimits(16<<10, 128)
+				if name == "references" {
+					d.Decode(nil, bombSeed())
+				}
+				fields, _ = d.Decode(fields[:0], block)
+			}
+		})
+	}
+}
+
 func BenchmarkHuffman(b *testing.B) {
 	for _, s := range []string{"application/grpc", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", strings.Repeat("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.", 20)} {
 		p := appendHuffman(nil, s, huffmanLen(s))

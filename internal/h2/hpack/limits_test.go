@@ -111,7 +111,8 @@ func TestSkippedLiterals(t *testing.T) {
 // TestBombs: blocks of a megabyte that are made to cost much. The list that comes
 // back and what the decoder keeps are bounded by the limits, not by the block.
 func TestBombs(t *testing.T) {
-	for name, block := range bombs() {
+	const bombSize = 1 << 20
+	for name, block := range bombs(bombSize) {
 		t.Run(name, func(t *testing.T) {
 			d := NewDecoder(4096)
 			d.SetLimits(16<<10, 128)
@@ -144,11 +145,10 @@ func bombSeed() []byte {
 	return append(e, bytes.Repeat([]byte("y"), 4000)...)
 }
 
-// bombSize is the size of each bomb.
-const bombSize = 1 << 20
-
-func bombs() map[string][]byte {
-	fill := func(s string) []byte { return bytes.Repeat([]byte(s), bombSize/len(s)) }
+// bombs returns blocks of about the given size, each made to cost a decoder as
+// much as it can in one way.
+func bombs(size int) map[string][]byte {
+	fill := func(s string) []byte { return bytes.Repeat([]byte(s), size/len(s)) }
 	huffman := func(n int) []byte { return appendShortest(nil, strings.Repeat("a", n)) }
 	return map[string][]byte{
 		"references":            fill("\xbe"),
@@ -157,8 +157,8 @@ func bombs() map[string][]byte {
 		"empty entries":         fill("\x40\x00\x00"),
 		"insert and refer":      fill("\x40\x01a\x00\xbe"),
 		"insert and name":       fill("\x40\x01a\x00\x7e\x00"),
-		"one Huffman literal":   append([]byte{0x00, 0x00}, huffman(bombSize*8/5)...),
-		"one Huffman entry":     append([]byte{0x40, 0x00}, huffman(bombSize*8/5)...),
+		"one Huffman literal":   append([]byte{0x00, 0x00}, huffman(size*8/5)...),
+		"one Huffman entry":     append([]byte{0x40, 0x00}, huffman(size*8/5)...),
 		"Huffman entries":       fill("\x40\x00" + string(huffman(10))),
 		"large Huffman entries": fill("\x40\x00" + string(huffman(5000))),
 	}
