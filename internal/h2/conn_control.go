@@ -7,6 +7,10 @@ import (
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
 
+// maxSettingsLen bounds a SETTINGS frame to 100 parameters: each new window goes over all streams, and
+// a frame has room for 2730 of them.
+const maxSettingsLen = 600
+
 func (c *Conn) onSettings(h frame.Header, p []byte) *frame.Error {
 	if h.Flags.Has(frame.FlagAck) {
 		if !c.acked {
@@ -15,6 +19,9 @@ func (c *Conn) onSettings(h frame.Header, p []byte) *frame.Error {
 			c.dec.SetMaxTableSize(c.cfg.HeaderTableSize)
 		}
 		return c.glitch("settings_ack")
+	}
+	if h.Length > maxSettingsLen {
+		return &frame.Error{Code: frame.EnhanceYourCalm, Reason: "settings_many", Detail: "SETTINGS frame with more parameters than there are"}
 	}
 	first := !c.gotSettings
 	c.gotSettings = true

@@ -56,11 +56,9 @@ func (c *Conn) onContinuation(h frame.Header, p []byte) *frame.Error {
 		return nil
 	}
 	b.open = false
-	ferr := c.onBlock(b.id, b.end, b.data, b.self)
-	if cap(b.data) > 4<<10 {
-		b.data = nil
-	}
-	return ferr
+	data := b.data
+	b.data = nil // long blocks are rare, and idle connections many
+	return c.onBlock(b.id, b.end, data, b.self)
 }
 
 // onBlock decodes a complete header block; self is an error of its frame that ends

@@ -129,8 +129,20 @@ func (c *Conn) parse() *frame.Error {
 		c.in.advance(n)
 	}
 	c.in.release()
+	c.forgetFields()
 	return nil
 }
+
+// forgetFields lets go of the strings of the last header block: an idle connection holds none.
+func (c *Conn) forgetFields() {
+	clear(c.fields)
+	if c.fields = c.fields[:0]; cap(c.fields) > keepFields {
+		c.fields = nil
+	}
+}
+
+// keepFields is the number of fields for which a connection keeps the memory.
+const keepFields = 32
 
 // frame handles one frame. bad is what its header alone got wrong, and is told where a frame of
 // its type may come at all.

@@ -166,12 +166,24 @@ func showFields(list []hpack.HeaderField) string {
 			i += n - 1
 		case i == 0 && startsWith(list, responseFields):
 			b.WriteString("response")
+		case sameFields(list[i:]) > 3:
+			n := sameFields(list[i:])
+			fmt.Fprintf(&b, "many=%d", n)
+			i += n - 1
 		default:
 			f := list[i]
 			fmt.Fprintf(&b, "%s=%s", quote(f.Name), showValue(f.Value))
 		}
 	}
 	return b.String()
+}
+
+// sameFields returns how many fields at the start are what many=N stands for.
+func sameFields(list []hpack.HeaderField) (n int) {
+	for n < len(list) && list[n].Name == "x" && list[n].Value == "y" {
+		n++
+	}
+	return n
 }
 
 func startsWith(list, start []hpack.HeaderField) bool {
