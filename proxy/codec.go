@@ -38,6 +38,10 @@ func CodecWithParent(parent encoding.CodecV2) encoding.CodecV2 {
 // [encoding.RegisterCodecV2] it must be called during initialization only. It panics when there is no such codec.
 func RegisterCodec(name string) {
 	parent := encoding.GetCodecV2(name)
+	if v1 := encoding.GetCodec(name); parent == nil && v1 != nil {
+		parent = codecV1{v1}
+	}
+
 	if parent == nil {
 		panic(fmt.Sprintf("proxy: RegisterCodec needs the name of a registered codec, got %q", name))
 	}
@@ -47,13 +51,31 @@ func RegisterCodec(name string) {
 	}
 }
 
+// codecV1 makes a codec of the older interface one of the newer.
+type codecV1 struct {
+	encoding.Codec
+}
+
+func (c codecV1) Marshal(v any) (mem.BufferSlice, error) {
+	b, err := c.Codec.Marshal(v)
+
+	return mem.BufferSlice{mem.SliceBuffer(b)}, err
+}
+
+func (c codecV1) Unmarshal(data mem.BufferSlice, v any) error {
+	return c.Codec.Unmarshal(data.Materialize(), v)
+}
+
 // codec passes a *Frame by reference count and leaves every other message to its parent.
 type codec struct {
 	parent encoding.CodecV2
 	name   string
 }
 
-var _ encoding.CodecV2 = (*codec)(nil)
+var (
+	_ encoding.CodecV2 = (*codec)(nil)
+	_ encoding.CodecV2 = codecV1{}
+)
 
 // Marshal returns the frame's buffers with a reference of their own, which grpc-go frees once they are written.
 func (c *codec) Marshal(v any) (mem.BufferSlice, error) {

@@ -27,10 +27,10 @@ type fanout struct {
 	answer  concat
 	running sync.WaitGroup // the targets other than the first
 
-	pump         sync.WaitGroup
-	request      Frame       // owned by the request pump
-	requestsOver atomic.Bool // the caller has half-closed
-	pumpDone     atomic.Bool
+	request      Frame          // owned by the request pump
+	requestsOver atomic.Bool    // the caller has half-closed
+	requestsDone atomic.Bool    // the request pump has ended
+	pump         sync.WaitGroup // the request pump
 
 	mu       sync.Mutex
 	fatal    error       // guarded by mu; what ended the call other than a target
@@ -53,8 +53,7 @@ func (c *call) one2many(backends []Backend) error {
 
 	f.answer.init(f)
 
-	f.pump.Add(1)
-	go f.pumpRequests() // ends with the requests, with the last target, or with the caller's stream: see finishEarly
+	f.pump.Go(f.pumpRequests) // ends with the requests, with the last target, or with the caller's stream: see finishEarly
 
 	// The requests of a unary call are mostly here already. Let the pump read them first: a target that finds them all
 	// needs no goroutine to send them.
@@ -69,7 +68,7 @@ func (c *call) one2many(backends []Backend) error {
 
 	err := f.conclude()
 
-	if !f.pumpDone.Load() {
+	if !f.requestsDone.Load() {
 		c.cancel()
 		c.finishEarly(err, &f.pump)
 	}
@@ -79,8 +78,7 @@ func (c *call) one2many(backends []Backend) error {
 
 // pumpRequests reads requests and hands each to all targets.
 func (f *fanout) pumpRequests() {
-	defer f.pump.Done()
-	defer f.pumpDone.Store(true)
+	defer f.requestsDone.Store(true)
 
 	err := f.moveRequests()
 	f.request.free()

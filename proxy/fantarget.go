@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -26,9 +27,9 @@ type fanTarget struct {
 	response Frame
 	sender   sync.WaitGroup // the goroutine of sendRequests, if there is one
 
-	// Owned by whoever sends: run, or the sender.
-	request   Frame
-	firstSent bool
+	delivering atomic.Bool // a response is on its way to the caller
+
+	request Frame // owned by whoever sends: run, or the sender
 
 	errMu      sync.Mutex
 	requestErr error // guarded by errMu; why the requests ended before their end
@@ -39,7 +40,7 @@ type fanTarget struct {
 func (t *fanTarget) init(f *fanout, b Backend, index int) {
 	t.target.init(f.call, b, index)
 	t.fan = f
-	t.queue.init(f.handler.options.fanoutLimits, &t.requestMessages)
+	t.queue.init(f.handler.options.fanoutLimits, &t.requestMessages, &t.delivering)
 	t.callCtx, t.cancel = context.WithCancel(f.ctx)
 }
 
@@ -73,7 +74,7 @@ func (t *fanTarget) exchange() (Phase, error) {
 
 	t.startRequests()
 
-	return t.pumpResponses()
+	return t.moveResponses()
 }
 
 // startRequests sends the requests here if they are all there and sending them cannot block, and else starts a goroutine.
@@ -84,7 +85,7 @@ func (t *fanTarget) startRequests() {
 	if _, ok := t.channel.(*grpc.ClientConn); ok {
 		if batch, ok := t.queue.takeWhole(); ok {
 			if t.sendBatch(batch) {
-				t.halfClose()
+				t.closeRequests()
 			}
 
 			return
@@ -100,7 +101,7 @@ func (t *fanTarget) sendRequests() {
 		batch, complete := t.queue.take()
 		if len(batch) == 0 {
 			if complete {
-				t.halfClose()
+				t.closeRequests()
 			}
 
 			return
@@ -130,36 +131,17 @@ func (t *fanTarget) sendBatch(batch []mem.BufferSlice) bool {
 }
 
 func (t *fanTarget) sendOne(f *Frame) bool {
-	m := f
-
-	if !t.firstSent {
-		t.firstSent = true
-
-		var err error
-		if m, err = t.rewriteFirst(t.ctx, f); err != nil {
-			t.endRequests(err)
-
-			return false
-		}
+	err := t.send(f)
+	if err != nil && err != io.EOF { // io.EOF: the backend has ended the call, and its status says why
+		t.endRequests(err)
 	}
 
-	n := m.Len()
-	if err := t.stream.SendMsg(m); err != nil {
-		if err != io.EOF { // else the backend ended the call, and its status says why
-			t.endRequests(statusOr(codes.Internal, err))
-		}
-
-		return false
-	}
-
-	t.sent(n)
-
-	return true
+	return err == nil
 }
 
-func (t *fanTarget) halfClose() {
-	if err := t.stream.CloseSend(); err != nil {
-		t.endRequests(statusOr(codes.Internal, err))
+func (t *fanTarget) closeRequests() {
+	if err := t.halfClose(); err != nil {
+		t.endRequests(err)
 	}
 }
 
@@ -174,45 +156,39 @@ func (t *fanTarget) endRequests(err error) {
 	t.cancel()
 }
 
-// pumpResponses takes the header, the messages and the trailer.
-func (t *fanTarget) pumpResponses() (Phase, error) {
-	header, err := t.stream.Header()
-	if header != nil {
-		dropHopKeys(header)
-		t.header = header
-	}
-
-	t.fan.answer.header(t, t.header)
+// moveResponses takes the header, the messages and the trailer.
+func (t *fanTarget) moveResponses() (Phase, error) {
+	header, err := t.receiveHeader()
+	t.fan.answer.header(t, header)
 
 	if err != nil {
-		return PhaseResponse, statusOr(codes.Unavailable, err)
+		return PhaseComplete, statusOr(codes.Unavailable, err)
 	}
 
 	for {
-		if err := t.stream.RecvMsg(&t.response); err != nil {
-			trailer := t.stream.Trailer()
-			dropHopKeys(trailer)
-			t.trailer = trailer
-
-			if err == io.EOF {
-				return PhaseComplete, nil
-			}
-
+		if err := t.receive(&t.response); err == io.EOF {
+			return PhaseComplete, nil
+		} else if err != nil {
 			return PhaseComplete, statusOr(codes.Unknown, err)
 		}
 
-		t.received(t.response.Len())
-
-		if err := t.fan.answer.message(t, &t.response); err != nil {
+		if err := t.deliver(); err != nil {
 			return PhaseHook, err
 		}
 
-		t.response.free()
-
-		if t.callCtx.Err() != nil { // what the stream has buffered would still come
-			return PhaseCancelled, status.FromContextError(t.callCtx.Err()).Err()
+		if err := t.callCtx.Err(); err != nil { // or all that the stream has buffered would still come
+			return PhaseCancelled, status.FromContextError(err).Err()
 		}
 	}
+}
+
+// deliver puts the response into the answer.
+func (t *fanTarget) deliver() error {
+	t.delivering.Store(true)
+	defer t.delivering.Store(false)
+	defer t.response.free()
+
+	return t.fan.answer.message(t, &t.response)
 }
 
 // settle finds out why the target ended and, when that is the target's own error, puts it into the answer.

@@ -24,12 +24,12 @@ type statusWriter interface {
 // the status is written here. It is written here. The server then finds the stream done and
 // writes nothing when the handler returns the same status.
 //
-// A stream of another server than grpc-go's, such as a tunnel's, may have no such method. Then the pump stays behind until the
-// stream ends, right after the handler returns: it is inside of RecvMsg, and when that returns it gives back the message, if any, and ends, without another call
-// to any stream.
+// A stream of another server than grpc-go's, such as a tunnel's, may have no such method, and WithInterceptedStatus forbids
+// its use. Then the pump stays behind until the stream ends, right after the handler returns: it is inside of RecvMsg,
+// and when that returns it gives back the message, if any, and ends, without another call to the caller's stream.
 func (c *call) finishEarly(err error, pump *sync.WaitGroup) {
 	w, ok := grpc.ServerTransportStreamFromContext(c.stream.Context()).(statusWriter)
-	if !ok {
+	if !ok || c.handler.options.interceptStatus {
 		return
 	}
 

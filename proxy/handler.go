@@ -146,7 +146,7 @@ func FirstMessage(ctx context.Context) (*Frame, error) {
 
 	if c.first == nil && c.firstErr == nil {
 		f := &Frame{}
-		if err := c.stream.RecvMsg(f); err != nil {
+		if err := c.receiveRequest(f); err != nil {
 			c.firstErr = err
 		} else {
 			c.first = f
@@ -167,11 +167,16 @@ func (c *call) nextRequest(f *Frame) error {
 	case c.firstErr != nil:
 		return c.firstErr
 	default:
-		err := c.stream.RecvMsg(f)
-		if err != nil && err != io.EOF {
-			err = c.callerError(err)
-		}
-
-		return err
+		return c.receiveRequest(f)
 	}
+}
+
+// receiveRequest reads from the caller's stream. The error is io.EOF at the end of the requests, else a status.
+func (c *call) receiveRequest(f *Frame) error {
+	err := c.stream.RecvMsg(f)
+	if err != nil && err != io.EOF {
+		err = c.callerError(err)
+	}
+
+	return err
 }

@@ -87,7 +87,7 @@ func (t *target) callOptions(ctx context.Context) (opts []grpc.CallOption, err e
 }
 
 // rewriteFirst lets the backend replace the first request message. The frame that it returns is f itself or a new one.
-func (t *target) rewriteFirst(ctx context.Context, f *Frame) (_ *Frame, err error) {
+func (t *target) rewriteFirst(f *Frame) (_ *Frame, err error) {
 	b, ok := t.backend.(FirstMessageBackend)
 	if !ok {
 		return f, nil
@@ -97,9 +97,9 @@ func (t *target) rewriteFirst(ctx context.Context, f *Frame) (_ *Frame, err erro
 
 	before := f.Bytes()
 
-	after, err := b.RewriteFirst(ctx, t.call.method, before)
+	after, err := b.RewriteFirst(t.ctx, t.call.method, before)
 	if err != nil {
-		return nil, statusOr(codes.Internal, err)
+		return nil, hookError("RewriteFirst", err)
 	}
 
 	if len(after) == len(before) && (len(after) == 0 || &after[0] == &before[0]) {
@@ -127,7 +127,7 @@ func (t *target) appendInfo(streaming bool, f *Frame) (_ *Frame, err error) {
 
 	resp, err := t.backend.AppendInfo(streaming, own)
 	if err != nil {
-		return nil, hookError(codes.Internal, "AppendInfo", err)
+		return nil, hookError("AppendInfo", err)
 	}
 
 	return frameOf(resp), nil
@@ -139,7 +139,7 @@ func (t *target) buildError(streaming bool, cause error) (_ *Frame, err error) {
 
 	payload, err := t.backend.BuildError(streaming, cause)
 	if err != nil {
-		return nil, hookError(codes.Internal, "BuildError", err)
+		return nil, hookError("BuildError", err)
 	}
 
 	if payload == nil {
@@ -149,13 +149,13 @@ func (t *target) buildError(streaming bool, cause error) (_ *Frame, err error) {
 	return frameOf(payload), nil
 }
 
-// hookError says which hook returned err. A status keeps its code.
-func hookError(code codes.Code, hook string, err error) error {
-	if s, ok := status.FromError(err); ok {
-		return status.Errorf(s.Code(), "proxy: %s: %s", hook, oneLine(s.Message()))
+// hookError says which hook returned err. A status is passed on as it is.
+func hookError(hook string, err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
 	}
 
-	return status.Errorf(code, "proxy: %s: %s", hook, oneLine(err.Error()))
+	return status.Errorf(codes.Internal, "proxy: %s: %s", hook, oneLine(err.Error()))
 }
 
 // done hands the outcome to the backend. A panic there has nowhere to go but the log.

@@ -4,26 +4,10 @@
 package proxy
 
 import (
-	"context"
 	"strings"
 
 	"google.golang.org/grpc/metadata"
 )
-
-// withoutHopKeys returns ctx with outgoing metadata that may be sent on another connection.
-func withoutHopKeys(ctx context.Context) context.Context {
-	md, ok := metadata.FromOutgoingContext(ctx)
-	if !ok {
-		return ctx
-	}
-
-	before := len(md)
-	if dropHopKeys(md); len(md) == before {
-		return ctx
-	}
-
-	return metadata.NewOutgoingContext(ctx, md)
-}
 
 // dropHopKeys removes from md the keys that belong to the connection on which they came: see hopKey. It changes md.
 func dropHopKeys(md metadata.MD) {

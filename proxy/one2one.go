@@ -9,11 +9,10 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
-// exchange is a one-to-one call: two flows of messages, each with its own goroutine. The responses flow in the handler's
-// goroutine, so that the status leaves without another switch.
+// exchange is a one-to-one call: two flows of messages. The responses flow in the handler's goroutine, so that the
+// status leaves without another switch; the requests have the one goroutine that the proxy starts for a call.
 type exchange struct {
 	*call
 	target target
@@ -22,7 +21,7 @@ type exchange struct {
 	request      Frame
 	requestErr   error // why the request side failed; nil when it ended as it should
 	requestsDone atomic.Bool
-	pumps        sync.WaitGroup // the request pump
+	pump         sync.WaitGroup // the request pump
 
 	response Frame // owned by the handler's goroutine
 }
@@ -44,19 +43,19 @@ func (c *call) one2one(b Backend) error {
 		return err
 	}
 
-	x.pumps.Add(1)
-	go x.pumpRequests() // ends with the requests, with the upstream stream, or with the caller's stream: see finishEarly
+	x.pump.Go(x.pumpRequests) // ends with the requests, with the upstream stream, or with the caller's: see finishEarly
 
-	phase, err := x.pumpResponses()
+	phase, err := x.moveResponses()
 	x.response.free()
 
 	if x.requestsDone.Load() {
+		// A request side that failed has cancelled the upstream stream. Its own error is the reason, not that echo.
 		if x.requestErr != nil && phase != PhaseComplete {
 			phase, err = PhaseRequest, x.requestErr
 		}
 	} else {
 		c.cancel()
-		c.finishEarly(err, &x.pumps)
+		c.finishEarly(err, &x.pump)
 	}
 
 	x.target.finish(phase, err)
@@ -66,8 +65,6 @@ func (c *call) one2one(b Backend) error {
 
 // pumpRequests moves requests up until one side ends.
 func (x *exchange) pumpRequests() {
-	defer x.pumps.Done()
-
 	x.requestErr = x.moveRequests()
 	x.request.free()
 	x.requestsDone.Store(true)
@@ -77,63 +74,48 @@ func (x *exchange) pumpRequests() {
 	}
 }
 
-// moveRequests returns nil when the caller half-closed or the backend ended the call, whose status the
-// responses then bring.
+// moveRequests returns nil when the caller has half-closed, and when the backend has ended the call, whose
+// status the responses then bring.
 func (x *exchange) moveRequests() error {
-	t, f := &x.target, &x.request
+	f := &x.request
 
-	for first := true; ; first = false {
+	for {
 		if err := x.nextRequest(f); err == io.EOF {
-			return statusOrNil(t.stream.CloseSend())
+			return x.target.halfClose()
 		} else if err != nil {
 			return err
 		}
 
-		m := f
-		if first {
-			var err error
-			if m, err = t.rewriteFirst(t.ctx, f); err != nil {
-				return err
-			}
-		}
-
-		n := m.Len()
-		if err := t.stream.SendMsg(m); err == io.EOF {
+		if err := x.target.send(f); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return x.callerError(err)
 		}
 
-		t.sent(n)
 		f.free() // not with the next message, which may be long in coming
 	}
 }
 
-// pumpResponses moves header, responses and trailer down. It returns the status that the call ends with.
-func (x *exchange) pumpResponses() (Phase, error) {
+// moveResponses moves header, responses and trailer down. It returns what the call ends with.
+func (x *exchange) moveResponses() (Phase, error) {
 	t, f := &x.target, &x.response
 
-	header, err := t.stream.Header()
+	header, err := t.receiveHeader()
 	if err != nil {
-		return PhaseResponse, x.upstreamError(err)
+		return PhaseComplete, x.upstreamError(err)
 	}
 
-	// Without a header there is nothing but a trailer, and it goes on as one. grpc-go says so by a nil map.
+	// Without a header there is nothing but a trailer, and it goes on as one.
 	if header != nil {
-		dropHopKeys(header)
-		t.header = header
-
 		if err := tolerateLateHeader(x.stream.SendHeader(header)); err != nil {
 			return PhaseResponse, x.callerError(err)
 		}
 	}
 
 	for {
-		if err := t.stream.RecvMsg(f); err != nil {
+		if err := t.receive(f); err != nil {
 			return x.endOfResponses(err)
 		}
-
-		t.received(f.Len())
 
 		if err := x.stream.SendMsg(f); err != nil {
 			return PhaseResponse, x.callerError(err)
@@ -143,40 +125,18 @@ func (x *exchange) pumpResponses() (Phase, error) {
 	}
 }
 
-// endOfResponses takes over the trailer and the status of a stream whose RecvMsg returned err.
+// endOfResponses passes on the trailer of a stream that ended with err, and says what to end the call with.
 func (x *exchange) endOfResponses(err error) (Phase, error) {
-	if trailer := x.target.stream.Trailer(); len(trailer) > 0 {
-		dropHopKeys(trailer)
-		x.target.trailer = trailer
-		x.stream.SetTrailer(trailer)
+	if len(x.target.trailer) > 0 {
+		x.stream.SetTrailer(x.target.trailer)
 	}
 
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		return PhaseComplete, nil
-	}
-
-	if x.ctx.Err() != nil { // the call was cancelled, by the caller or by the request pump
+	case x.ctx.Err() != nil: // cancelled by the caller, or by the request pump
 		return PhaseCancelled, x.upstreamError(err)
-	}
-
-	return PhaseComplete, statusOr(codes.Unknown, err)
-}
-
-// upstreamError is err, the end of an upstream stream, unless that is only the echo of the caller's end.
-func (c *call) upstreamError(err error) error {
-	switch status.Code(err) {
-	case codes.Canceled, codes.DeadlineExceeded:
-		return c.callerError(err)
 	default:
-		return statusOr(codes.Unavailable, err)
+		return PhaseComplete, statusOr(codes.Unknown, err)
 	}
-}
-
-// statusOrNil gives an error that is no status the code Internal.
-func statusOrNil(err error) error {
-	if err == nil || err == io.EOF {
-		return nil
-	}
-
-	return statusOr(codes.Internal, err)
 }

@@ -14,6 +14,8 @@ type handlerOptions struct {
 	mode             Mode
 	modeFixed        bool // WithMode was given
 	fanoutLimits     FanoutLimits
+	forwarded        *Forwarded // nil: backends are not told
+	interceptStatus  bool       // WithInterceptedStatus was given
 }
 
 // WithMethodNames lists the methods that [RegisterService] registers, by their names without service or slash.
@@ -57,5 +59,18 @@ func WithMode(mode Mode) Option {
 	return func(o *handlerOptions) {
 		o.mode = mode
 		o.modeFixed = true
+	}
+}
+
+// WithInterceptedStatus lets the server's interceptors change the status, and add to the trailer, of every call.
+//
+// Without it that is so but for calls that a backend ends before the caller has half-closed: their status is written by the
+// handler, as grpc-go offers no other way to end the handler's wait for the caller's next message before it returns. Interceptors see
+// the status, and cannot change it. With this option such a handler returns first, and its goroutine stays in RecvMsg of the
+// caller's stream until the server has written the status: for as long as the interceptors still work after the handler. Their wrappers
+// of the stream must bear that.
+func WithInterceptedStatus() Option {
+	return func(o *handlerOptions) {
+		o.interceptStatus = true
 	}
 }

@@ -14,15 +14,16 @@ import (
 type Phase int
 
 const (
-	// PhaseComplete means that the backend itself ended the call, with OK or with a status of its own.
+	// PhaseComplete means that the backend's stream ended by itself: with the backend's status, or with that which grpc-go
+	// made of a connection that broke.
 	PhaseComplete Phase = iota
 	// PhaseConnect means that no stream to the backend was opened.
 	PhaseConnect
-	// PhaseRequest means that a request message could not be sent, or that the caller failed while sending.
+	// PhaseRequest means that a request could not be read from the caller or not be sent to the backend.
 	PhaseRequest
-	// PhaseResponse means that the backend's stream broke, or that its answer did not reach the caller.
+	// PhaseResponse means that an answer did not reach the caller.
 	PhaseResponse
-	// PhaseHook means that a hook of the backend failed or panicked.
+	// PhaseHook means that a hook of the backend failed on an answer.
 	PhaseHook
 	// PhaseCancelled means that the caller went away, or that the call was decided without this backend.
 	PhaseCancelled

@@ -4,6 +4,8 @@
 package proxy
 
 import (
+	"math"
+
 	"google.golang.org/grpc"
 )
 
@@ -56,4 +58,16 @@ func RegisterService(server grpc.ServiceRegistrar, director StreamDirector, serv
 // The server needs the proxy's codec: [grpc.ForceServerCodecV2]([Codec]()) or [RegisterCodec].
 func TransparentHandler(director StreamDirector, options ...Option) grpc.StreamHandler {
 	return newHandler(director, "", options).serve
+}
+
+// ServerOptions returns what makes a [grpc.Server] a transparent proxy: [Codec], [TransparentHandler], and no limit to the
+// size of messages, which is for the caller and the backend to set. Options that follow them prevail:
+//
+//	grpc.NewServer(append(proxy.ServerOptions(director), grpc.MaxRecvMsgSize(16<<20))...)
+func ServerOptions(director StreamDirector, options ...Option) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(Codec()),
+		grpc.UnknownServiceHandler(TransparentHandler(director, options...)),
+		grpc.MaxRecvMsgSize(math.MaxInt),
+	}
 }

@@ -19,6 +19,7 @@ type requestQueue struct {
 	maxMessages, maxBytes int           // immutable
 	stallAfter            time.Duration // immutable; at most 0: never
 	sent                  *atomic.Int64 // immutable; counts the messages that the sender has got rid of
+	excused               *atomic.Bool  // immutable; set while it is the caller who is slow, not the target
 
 	mu       sync.Mutex
 	ready    sync.Cond         // of mu; the sender waits for a request, for complete or for dead
@@ -30,8 +31,9 @@ type requestQueue struct {
 	dead     bool              // guarded by mu; nobody will take any more
 }
 
-func (q *requestQueue) init(l FanoutLimits, sent *atomic.Int64) {
-	q.maxMessages, q.maxBytes, q.stallAfter, q.sent = l.QueuedMessages, l.QueuedBytes, l.StallTimeout, sent
+func (q *requestQueue) init(l FanoutLimits, sent *atomic.Int64, excused *atomic.Bool) {
+	q.maxMessages, q.maxBytes, q.stallAfter = l.QueuedMessages, l.QueuedBytes, l.StallTimeout
+	q.sent, q.excused = sent, excused
 	q.ready.L, q.room.L = &q.mu, &q.mu
 }
 
@@ -69,7 +71,7 @@ func (q *requestQueue) full() bool {
 }
 
 // waitForRoom waits until the queue is not full and returns true, or until the stall timeout has passed without a
-// single message sent and returns false. mu is held.
+// single message sent and returns false. A target that waits for the caller to read answers does not stall. mu is held.
 func (q *requestQueue) waitForRoom() bool {
 	stalled := false
 
@@ -81,7 +83,7 @@ func (q *requestQueue) waitForRoom() bool {
 			q.mu.Lock()
 			defer q.mu.Unlock()
 
-			if now := q.sent.Load(); now != before {
+			if now := q.sent.Load(); now != before || q.excused.Load() {
 				before = now
 				timer.Reset(q.stallAfter)
 

@@ -38,6 +38,16 @@ func (c *call) callerError(err error) error {
 	return statusOr(codes.Internal, err)
 }
 
+// upstreamError is err, the end of an upstream stream, unless that is only the echo of the caller's end.
+func (c *call) upstreamError(err error) error {
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded:
+		return c.callerError(err)
+	default:
+		return statusOr(codes.Unavailable, err)
+	}
+}
+
 // callerGone returns the status of a call whose caller has cancelled it or whose deadline is over, and nil while
 // the caller waits.
 //

@@ -5,19 +5,17 @@ package proxy
 
 import (
 	"context"
-	"math"
-	"strings"
+	"io"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
-// target is one backend's part in one call.
+// target is one backend's part in one call. One goroutine may send while another receives.
 type target struct {
 	// Set when it is made.
 	call    *call
@@ -32,14 +30,15 @@ type target struct {
 
 	stream grpc.ClientStream // set by open
 
-	// Counted by the goroutine that sends. Atomic because the outcome may be read while that goroutine is still
-	// waiting for the caller (see finishEarly).
+	// Owned by the goroutine that sends. The counters are atomic because the outcome may be read while that goroutine still
+	// waits for the caller (see finishEarly).
+	firstSent                     bool
 	requestMessages, requestBytes atomic.Int64
 
 	// Owned by the goroutine that receives.
 	responseMessages, responseBytes int64
 	firstResponse                   time.Time
-	header, trailer                 metadata.MD
+	header, trailer                 metadata.MD // without hop keys
 }
 
 func (t *target) init(c *call, b Backend, index int) {
@@ -49,6 +48,7 @@ func (t *target) init(c *call, b Backend, index int) {
 	}
 }
 
+// upstreamDesc describes every upstream stream, because the proxy does not know better.
 var upstreamDesc = &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 
 // connect asks the backend for the connection and its options.
@@ -59,36 +59,101 @@ func (t *target) connect(ctx context.Context) error {
 	}
 
 	if out.Done() != ctx.Done() {
-		out = t.tie(ctx, out)
+		out = tie(ctx, out)
 	}
 
-	opts, err := t.callOptions(out)
+	extra, err := t.callOptions(out)
 	if err != nil {
 		return err
 	}
 
-	t.ctx, t.channel, t.options = withoutHopKeys(out), channel, t.call.upstreamOptions(opts)
+	t.channel = channel
+	t.ctx, t.options = t.call.outgoing(out, extra)
 
 	return nil
 }
 
-// open opens the stream to the backend. It blocks until there is a connection, as the connection's own settings
-// say: by default a backend known to be down is reported at once.
+// tie makes a context that the backend made end with the call's, whether it derives from that or not.
+func tie(ctx, out context.Context) context.Context {
+	out, cancel := context.WithCancel(out)
+	context.AfterFunc(ctx, cancel) // runs for certain: ctx ends when the handler returns
+
+	return out
+}
+
+// open opens the stream. It blocks until there is a connection, as the connection's own settings say: by
+// default a backend known to be down is reported at once.
 func (t *target) open() (err error) {
 	t.stream, err = t.channel.NewStream(t.ctx, upstreamDesc, t.call.method, t.options...)
 
 	return err
 }
 
-// tie makes a context that the backend made end with the call's, whether it derives from that or not.
-func (t *target) tie(ctx, out context.Context) context.Context {
-	out, cancel := context.WithCancel(out)
-	context.AfterFunc(ctx, cancel) // stops by itself: ctx ends when the handler returns
+// send hands a request to the stream; the frame stays the caller's. It returns io.EOF when the backend has ended the call.
+func (t *target) send(f *Frame) error {
+	m := f
 
-	return out
+	if !t.firstSent {
+		t.firstSent = true
+
+		var err error
+		if m, err = t.rewriteFirst(f); err != nil {
+			return err
+		}
+	}
+
+	n := m.Len()
+	if err := t.stream.SendMsg(m); err == io.EOF {
+		return err
+	} else if err != nil {
+		return statusOr(codes.Internal, err)
+	}
+
+	t.requestMessages.Add(1)
+	t.requestBytes.Add(int64(n))
+
+	return nil
 }
 
-// finish reports the outcome. No goroutine but the caller uses t any more, save the one that finishEarly describes.
+// halfClose says that there are no more requests.
+func (t *target) halfClose() error {
+	if err := t.stream.CloseSend(); err != nil && err != io.EOF {
+		return statusOr(codes.Internal, err)
+	}
+
+	return nil
+}
+
+// receiveHeader waits for the header. It returns nil and no error when there is none, which is
+// how grpc-go reports an answer that consists of a trailer, and a stream that has failed: receive tells which.
+func (t *target) receiveHeader() (metadata.MD, error) {
+	header, err := t.stream.Header()
+	dropHopKeys(header)
+	t.header = header
+
+	return header, err
+}
+
+// receive takes the next response into f. After an error, which is io.EOF for the status OK, the trailer is there.
+func (t *target) receive(f *Frame) error {
+	if err := t.stream.RecvMsg(f); err != nil {
+		t.trailer = t.stream.Trailer()
+		dropHopKeys(t.trailer)
+
+		return err
+	}
+
+	if t.responseMessages == 0 && !t.begin.IsZero() {
+		t.firstResponse = time.Now()
+	}
+
+	t.responseMessages++
+	t.responseBytes += int64(f.Len())
+
+	return nil
+}
+
+// finish reports the outcome. No other goroutine uses t any more, save the one that finishEarly describes.
 func (t *target) finish(phase Phase, err error) {
 	if t.begin.IsZero() {
 		return
@@ -112,76 +177,4 @@ func (t *target) finish(phase Phase, err error) {
 	}
 
 	t.done(o)
-}
-
-// sent counts a request message that was handed to the stream.
-func (t *target) sent(bytes int) {
-	t.requestMessages.Add(1)
-	t.requestBytes.Add(int64(bytes))
-}
-
-// received counts a response message.
-func (t *target) received(bytes int) {
-	if t.responseMessages == 0 && !t.begin.IsZero() {
-		t.firstResponse = time.Now()
-	}
-
-	t.responseMessages++
-	t.responseBytes += int64(bytes)
-}
-
-// upstreamOptions returns the call options of every upstream stream of the call, and extra after them.
-//
-// They come after the connection's default call options and so prevail: the codec must be the proxy's, the
-// content-subtype the caller's, and a hop adds no limit to the size of messages.
-func (c *call) upstreamOptions(extra []grpc.CallOption) []grpc.CallOption {
-	own := subtypeOptions(c.contentSubtype())
-	if len(extra) == 0 {
-		return own
-	}
-
-	return append(own[:len(own):len(own)], extra...)
-}
-
-// contentSubtype returns what follows "application/grpc+" in the caller's content-type, in lower case, and "" for
-// plain "application/grpc".
-func (c *call) contentSubtype() string {
-	ct := metadata.ValueFromIncomingContext(c.stream.Context(), "content-type")
-	if len(ct) == 0 {
-		return ""
-	}
-
-	subtype := strings.TrimPrefix(strings.ToLower(ct[0]), "application/grpc")
-	if subtype == "" || (subtype[0] != '+' && subtype[0] != ';') {
-		return ""
-	}
-
-	return subtype[1:]
-}
-
-// The options for the usual content-subtypes are made once. They are not to be appended to.
-var (
-	plainOptions = makeSubtypeOptions("")
-	protoOptions = makeSubtypeOptions(proto.Name)
-)
-
-func subtypeOptions(subtype string) []grpc.CallOption {
-	switch subtype {
-	case "":
-		return plainOptions
-	case proto.Name:
-		return protoOptions
-	default:
-		return makeSubtypeOptions(subtype)
-	}
-}
-
-func makeSubtypeOptions(subtype string) []grpc.CallOption {
-	// The codec's name is what grpc-go puts into the content-type when the content-subtype is empty.
-	return []grpc.CallOption{
-		grpc.ForceCodecV2(&codec{parent: encoding.GetCodecV2(proto.Name), name: subtype}),
-		grpc.CallContentSubtype(subtype),
-		grpc.MaxCallRecvMsgSize(math.MaxInt),
-		grpc.MaxCallSendMsgSize(math.MaxInt),
-	}
 }
