@@ -141,7 +141,7 @@ func serve(cfg daemon.Config, drainTimeout time.Duration, signals <-chan os.Sign
 
 	select {
 	case s := <-signals:
-		cfg.Log.Info("signal, again to stop at once", "signal", s.String())
+		cfg.Log.Info("stopping; a second signal stops at once", "signal", s.String())
 	case <-d.Done():
 	}
 

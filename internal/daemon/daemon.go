@@ -93,7 +93,7 @@ func (d *Daemon) Start() error {
 func (d *Daemon) openPath(own net.Addr) (*dataPath, error) {
 	for _, e := range d.pathConfig.endpoints {
 		if e.pointsAt(own) {
-			return nil, fmt.Errorf("manifold: endpoint %q is the address that the proxy itself listens on; expected a backend's", e)
+			return nil, fmt.Errorf("endpoint %q is the address that the proxy itself listens on; expected a backend's", e)
 		}
 	}
 
@@ -148,7 +148,7 @@ type CutError struct {
 
 // Error implements error.
 func (e *CutError) Error() string {
-	return fmt.Sprintf("manifold: %d calls cut off while draining: %v", e.Calls, e.Cause)
+	return fmt.Sprintf("%d calls cut off while draining: %v", e.Calls, e.Cause)
 }
 
 // Unwrap returns the cause.

@@ -21,13 +21,8 @@ func listen(address Address) (net.Listener, error) {
 		}
 	}
 
-	lis, err := net.Listen(address.Network, address.Addr)
-	if err != nil {
-		// The error of package net has the address in it.
-		return nil, fmt.Errorf("manifold: %w", err)
-	}
-
-	return lis, nil
+	// The error of package net has the address in it.
+	return net.Listen(address.Network, address.Addr)
 }
 
 // removeStale removes the socket at path if nobody listens on it. It never
@@ -38,19 +33,19 @@ func removeStale(path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("manifold: listen unix %s: %w", path, err)
+		return fmt.Errorf("listen unix %s: %w", path, err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("manifold: listen unix %s: the file exists and is not a socket", path)
+		return fmt.Errorf("listen unix %s: the file exists and is not a socket", path)
 	}
 
 	conn, err := net.Dial("unix", path)
 	if err == nil {
 		_ = conn.Close() // nothing was written, nothing can be lost
-		return fmt.Errorf("manifold: listen unix %s: another process listens there", path)
+		return fmt.Errorf("listen unix %s: another process listens there", path)
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("manifold: listen unix %s: %w", path, err)
+		return fmt.Errorf("listen unix %s: %w", path, err)
 	}
 
 	return os.Remove(path)

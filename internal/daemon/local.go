@@ -62,7 +62,7 @@ func (l *localServices) director(cfg pathConfig) (proxy.StreamDirector, error) {
 		for _, e := range cfg.endpoints {
 			b, err := l.target(e, cfg)
 			if err != nil {
-				return nil, fmt.Errorf("manifold: endpoint %q: %w", e, err)
+				return nil, fmt.Errorf("endpoint %q: %w", e, err)
 			}
 			backends = append(backends, b)
 		}
