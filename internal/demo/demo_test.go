@@ -82,6 +82,20 @@ func nameEndpoints(t *testing.T, out string) string {
 	return padding.ReplaceAllString(duration.ReplaceAllString(out, "took <time>."), "")
 }
 
+// What to try with a proxy that keeps running goes for sockets too.
+func TestTryIt(t *testing.T) {
+	for want, address := range map[string]daemon.Address{
+		"grpcurl -plaintext 127.0.0.1:8080 list\n":    {Network: "tcp", Addr: "127.0.0.1:8080"},
+		"grpcurl -plaintext -unix /run/m.sock list\n": {Network: "unix", Addr: "/run/m.sock"},
+	} {
+		var out strings.Builder
+		(&printer{out: &out}).tryIt(address)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
 func TestStreaming(t *testing.T) {
 	for method, want := range map[string]bool{
 		"/manifold.sample.v1.FleetService/Describe": false,

@@ -53,7 +53,16 @@ All of it keeps running. Try, in another terminal:
   grpcurl -plaintext -d '{"fail_on": "two"}' %[1]s manifold.sample.v1.FleetService/Describe
 
 Ctrl-C ends it.
-`, proxy)
+`, grpcurlAddress(proxy))
+}
+
+// grpcurlAddress returns an address as the arguments of grpcurl.
+func grpcurlAddress(a daemon.Address) string {
+	if a.Network == "unix" {
+		return "-unix " + a.Addr
+	}
+
+	return a.Addr
 }
 
 // table aligns columns, and has a heading if there are titles.
