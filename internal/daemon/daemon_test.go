@@ -45,6 +45,19 @@ func TestEachCallToTheNextBackend(t *testing.T) {
 	}
 }
 
+// Once Start has returned, each endpoint is known to be up or down.
+func TestStartTriesEndpoints(t *testing.T) {
+	backends := startBackends(t, 3)
+	backends[2].Stop()
+	var log logBuffer
+	startDaemon(t, Config{Endpoints: endpoints(backends...), Log: log.logger()})
+
+	text := log.String()
+	if up, down := strings.Count(text, "backend connected"), strings.Count(text, "backend not reachable"); up != 2 || down != 1 {
+		t.Errorf("%d endpoints are up and %d down, want 2 and 1:\n%s", up, down, text)
+	}
+}
+
 func TestUnary(t *testing.T) {
 	d := startDaemon(t, Config{Endpoints: endpoints(startBackends(t, 1)...)})
 	ctx := metadata.AppendToOutgoingContext(callContext(t),
