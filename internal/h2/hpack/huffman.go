@@ -59,13 +59,12 @@ const lookupBits = 12
 
 // lookup is what the next lookupBits bits of a string begin with: one or two
 // whole symbols, or none if the first code is longer. From the low end: two
-// symbols of 8 bits, then of 4 bits each the length of all codes, the length of
-// the first code and the number of symbols.
+// symbols of 8 bits, 8 bits with the length of their codes together, and 8 with
+// the number of symbols.
 type lookup uint32
 
-func (l lookup) bits() uint  { return uint(l >> 16 & 15) } // of all codes
-func (l lookup) first() uint { return uint(l >> 20 & 15) } // of the first code
-func (l lookup) n() int      { return int(l >> 24) }       // symbols
+func (l lookup) bits() uint { return uint(l >> 16 & 15) }
+func (l lookup) n() int     { return int(l >> 24) }
 
 var (
 	huffCanonical = newCanonical()
@@ -112,9 +111,9 @@ func newHuffLookup() *[1 << lookupBits]lookup {
 		if first == 0 {
 			continue
 		}
-		t[i] = lookup(sym) | lookup(first)<<16 | lookup(first)<<20 | 1<<24
-		if sym, second := huffCanonical.next(top<<first, lookupBits-first); second > 0 {
-			t[i] = t[i]&0xff | lookup(sym)<<8 | lookup(first+second)<<16 | lookup(first)<<20 | 2<<24
+		t[i] = lookup(sym) | lookup(first)<<16 | 1<<24
+		if next, second := huffCanonical.next(top<<first, lookupBits-first); second > 0 {
+			t[i] = lookup(sym) | lookup(next)<<8 | lookup(first+second)<<16 | 2<<24
 		}
 	}
 	return t
