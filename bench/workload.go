@@ -38,8 +38,8 @@ func Workloads() []Workload {
 	return []Workload{
 		{Name: "unary-64B", Targets: 1, Concurrency: 1, Target: 0.75, call: echo(64)},
 		{Name: "unary-64B-x32", Targets: 1, Concurrency: 32, Target: 0.75, call: echo(64)},
-		{Name: "unary-64KiB", Targets: 1, Concurrency: 4, call: echo(64 << 10)},
-		{Name: "unary-1MiB", Targets: 1, Concurrency: 2, call: echo(1 << 20)},
+		{Name: "unary-64KiB", Targets: 1, Concurrency: 4, Target: 0.75, call: echo(64 << 10)},
+		{Name: "unary-1MiB", Targets: 1, Concurrency: 2, Target: 0.75, call: echo(1 << 20)},
 		{Name: "server-stream-1000x1KiB", Targets: 1, Concurrency: 1, call: pull(1000, 1<<10)},
 		{Name: "bidi-100-round-trips", Targets: 1, Concurrency: 1, call: pingPong(100, 64)},
 		{Name: "upload-1000x1KiB-to-5", Targets: FanOut, Concurrency: 1, Target: 0.4, call: upload(1000, 1<<10)},
