@@ -182,6 +182,9 @@ func (d *Decoder) run() {
 			}
 			f = &d.table.at(k).field
 		}
+		if d.over != nil {
+			continue // it exists, and that is all that matters now
+		}
 		n := uint64(len(f.Name) + len(f.Value) + fieldOverhead)
 		if list+n > d.maxList || len(dst) >= d.maxFields {
 			break
@@ -242,8 +245,7 @@ func (d *Decoder) lookup(index uint32) *Field {
 }
 
 // count adds a field of n octets to the header list and says whether it is to
-// be kept. Once the list is over a limit, nothing is: what went over stays
-// counted, so run stops as well.
+// be kept. Once the list is over a limit, nothing is.
 func (d *Decoder) count(n int) bool {
 	if d.over != nil {
 		return false
