@@ -100,6 +100,7 @@ type Endpoint struct {
 	dialing int
 	waiting []*Call
 	fails   int // attempts in a row
+	useless int // connections in a row that were lost at once and had served nobody
 	err     error
 	retry   *time.Timer
 	closed  bool

@@ -187,9 +187,16 @@ func (e *Endpoint) removeLocked(u *upConn) {
 		return
 	}
 	e.conns = slices.Delete(slices.Clone(e.conns), i, i+1)
+	if u.served.Load() || time.Since(u.readyAt) >= e.cfg.BackoffBase {
+		e.useless = 0
+	} else {
+		e.useless++
+	}
 	if len(e.conns) == 0 && e.dialing == 0 {
-		if time.Since(u.readyAt) < e.cfg.BackoffBase {
-			e.failed(errShortLived) // not a loop as fast as the upstream can close
+		// A connection may end at any time, for its age or a deployment. Only an upstream that
+		// makes a habit of ending those that served nobody shall not have us dial as fast as it can close.
+		if e.useless > 1 {
+			e.failed(errShortLived)
 		} else {
 			e.dialLocked()
 		}
@@ -227,9 +234,10 @@ func (e *Endpoint) connEnded(u *upConn, err error) {
 	}
 }
 
-// backoff returns the pause after e.fails failures: doubling, with a jitter of a fifth. mu is held.
+// backoff returns the pause after failures in a row: doubling, with a jitter of a fifth. mu is held.
 func (e *Endpoint) backoff() time.Duration {
-	d := min(e.cfg.BackoffBase<<min(e.fails-1, 10), e.cfg.BackoffMax)
+	n := max(e.fails, e.useless)
+	d := min(e.cfg.BackoffBase<<min(n-1, 10), e.cfg.BackoffMax)
 	return d - d/5 + rand.N(2*d/5+1)
 }
 

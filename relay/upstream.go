@@ -5,6 +5,7 @@ package relay
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -21,6 +22,7 @@ type upConn struct {
 	scheme  string
 	scratch []hpack.Field // owned by the read loop
 	readyAt time.Time     // guarded by ep.mu: when SETTINGS arrived; zero: not yet
+	served  atomic.Bool   // a response arrived
 	ticker  *time.Timer   // owned by tick
 }
 
@@ -43,6 +45,9 @@ func current(s *h2.Stream) *Call {
 
 // Headers takes a response's header block, or its trailers.
 func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
+	if !u.served.Load() {
+		u.served.Store(true)
+	}
 	c := current(s)
 	if c == nil {
 		return

@@ -22,8 +22,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Timeout bounds each read of a frame, so that a test fails instead of hanging.
-const Timeout = 20 * time.Second
+// DefaultPatience bounds each read of a frame, so that a test fails instead of hanging.
+const DefaultPatience = 20 * time.Second
 
 // refillAt is half of the initial window.
 const refillAt = 32 << 10
@@ -35,6 +35,9 @@ const maxWindow = 1<<31 - 1
 // read.
 type Peer struct {
 	net.Conn
+
+	// Patience bounds each read. New sets DefaultPatience.
+	Patience time.Duration
 
 	// Mute leaves SETTINGS and PINGs of the other end without an answer. Set it
 	// before the first read.
@@ -54,7 +57,7 @@ type Peer struct {
 
 // New returns a peer on nc that has said nothing yet.
 func New(nc net.Conn) *Peer {
-	p := &Peer{Conn: nc, fr: http2.NewFramer(nc, nc), owed: make(map[uint32]uint32)}
+	p := &Peer{Conn: nc, Patience: DefaultPatience, fr: http2.NewFramer(nc, nc), owed: make(map[uint32]uint32)}
 	p.fr.AllowIllegalWrites = true
 	p.fr.SetMaxReadFrameSize(1 << 20)
 	p.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -82,7 +85,7 @@ func (p *Peer) Greet(settings ...http2.Setting) error {
 
 // ReadPreface reads what a client sends before its first frame.
 func (p *Peer) ReadPreface() error {
-	p.Conn.SetReadDeadline(time.Now().Add(Timeout)) //nolint:errcheck // the read fails, then
+	p.Conn.SetReadDeadline(time.Now().Add(p.Patience)) //nolint:errcheck // the read fails, then
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(p.Conn, preface); err != nil {
 		return err
@@ -139,7 +142,7 @@ func (f Frame) String() string {
 
 // Read returns the next frame. Unless Mute, it has answered SETTINGS and PINGs by then.
 func (p *Peer) Read() (Frame, error) {
-	p.Conn.SetReadDeadline(time.Now().Add(Timeout)) //nolint:errcheck // the read fails, then
+	p.Conn.SetReadDeadline(time.Now().Add(p.Patience)) //nolint:errcheck // the read fails, then
 	raw, err := p.fr.ReadFrame()
 	if err != nil {
 		return Frame{}, err
