@@ -246,3 +246,15 @@ func named(name string) grpc.StreamHandler {
 		return echo(srv, st)
 	}
 }
+
+// eventually waits until ok, which no channel tells of.
+func eventually(t testing.TB, ok func() bool, what string) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
