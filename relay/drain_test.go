@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
+	"github.com/manifold-grpc/manifold/internal/memnet"
 	"github.com/manifold-grpc/manifold/internal/rawpeer"
 	"github.com/manifold-grpc/manifold/relay"
 )
@@ -166,14 +167,15 @@ func TestDrainCut(t *testing.T) {
 
 // A server that is drained or closed takes no further listener, and may be closed again.
 func TestServeAfterShutdown(t *testing.T) {
-	r := start(t, rigConfig{})
+	l := memnet.Listen("drained")
+	r := start(t, rigConfig{listener: l})
 	check(t, r.Shutdown(within(t)))
 	r.Close()
 	r.Close()
 	if err := r.Serve(listen(t)); !errors.Is(err, relay.ErrServerClosed) {
 		t.Errorf("Serve returned %v", err)
 	}
-	if _, err := net.Dial("tcp", r.addr); err == nil {
+	if _, err := l.DialContext(t.Context()); err == nil {
 		t.Error("the old listener still takes connections")
 	}
 	if err := new(relay.Server).Serve(listen(t)); err == nil || !strings.Contains(err.Error(), "Route") {

@@ -75,11 +75,18 @@ func (e *Endpoint) enqueue(c *Call, b *h2.Batch) submission {
 	return submitQueued
 }
 
-// growLocked starts a further connection for calls that wait. mu is held.
+// growLocked starts a further connection for calls that wait, where those that are there have no
+// room. mu is held.
 func (e *Endpoint) growLocked() {
-	if e.dialing == 0 && len(e.conns) < e.cfg.MaxConnections && (len(e.conns) > 0 || e.fails == 0) {
-		e.dialLocked()
+	if e.dialing > 0 || len(e.conns) >= e.cfg.MaxConnections || len(e.conns) == 0 && e.fails > 0 {
+		return
 	}
+	for _, u := range e.conns {
+		if _, room := u.h2.Load(); room > 0 {
+			return // made since the call was refused: NotifyFree finds it
+		}
+	}
+	e.dialLocked()
 }
 
 // forget takes c out of the queue. c.mu is held.

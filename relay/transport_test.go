@@ -61,7 +61,7 @@ func TestTLS(t *testing.T) {
 					opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS)))
 				}
 				cc := dial(t, start(t, cfg, addr).addr, opts...)
-				for _, n := range sizes {
+				for _, n := range fewSizes {
 					in := strings.Repeat("x", n)
 					if out, err := unary(within(t), cc, "/a.B/C", in); err != nil || out != in {
 						t.Errorf("%d octets: %d came back, %v", n, len(out), err)
@@ -164,7 +164,7 @@ func TestOtherConnections(t *testing.T) {
 	}}, "back")
 	_ = r
 	cc := dial(t, "front", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return front.DialContext(ctx) }))
-	for _, n := range sizes {
+	for _, n := range fewSizes {
 		in := strings.Repeat("x", n)
 		if out, err := unary(within(t), cc, "/a.B/C", in); err != nil || out != in {
 			t.Errorf("%d octets: %d came back, %v", n, len(out), err)
