@@ -52,6 +52,7 @@ func Run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 // command line.
 type runError struct{ error }
 
+// Unwrap returns the error that is marked.
 func (e *runError) Unwrap() error { return e.error }
 
 // failed marks err, if there is one, as a runError.
@@ -63,6 +64,8 @@ func failed(err error) error {
 	return &runError{err}
 }
 
+// newRoot makes the command that holds the others, anew for each Run: commands
+// keep the flags they have parsed.
 func newRoot(signals <-chan os.Signal) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "manifold",

@@ -13,6 +13,8 @@ import (
 	"github.com/manifold-grpc/manifold/internal/demo"
 )
 
+// newDemo makes the command that runs the demo; with --keep it ends on a signal,
+// else by itself.
 func newDemo(signals <-chan os.Signal) *cobra.Command {
 	var (
 		listen string

@@ -14,6 +14,7 @@ import (
 // logFlags are the flags of commands that log.
 type logFlags struct{ level, format string }
 
+// register declares the flags, behind those of the command itself.
 func (f *logFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.level, "log-level", "info", "least `level` to log: debug, info, warn or error")
 	flags.StringVar(&f.format, "log-format", "text", "`format` of the log: text or json")

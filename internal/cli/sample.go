@@ -5,6 +5,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 
@@ -14,9 +15,9 @@ import (
 	"github.com/manifold-grpc/manifold/internal/sample"
 )
 
+// newSample makes the command that runs a sample backend until a signal.
 func newSample(signals <-chan os.Signal) *cobra.Command {
-	var listen, name string
-	var log logFlags
+	var f sampleFlags
 	cmd := &cobra.Command{
 		Use:   "sample --listen ADDRESS",
 		Short: "Run a sample backend, to try the proxy with",
@@ -27,34 +28,44 @@ which backend gave it, and has server reflection and health.`,
   manifold sample --listen localhost:50052 --name two &
   manifold serve --listen localhost:8080 --to localhost:50051,localhost:50052`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			address, err := daemon.ParseListen(listen)
-			if err != nil {
-				return fmt.Errorf("--listen %q: %w", listen, err)
-			}
-			logger, err := log.logger(cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-
-			lis, err := net.Listen(address.Network, address.Addr)
-			if err != nil {
-				return failed(err)
-			}
-			backend := sample.Start(lis, sample.Options{Name: name})
-			defer backend.Stop()
-			logger.Info("listening", "address", backend.Addr().String(), "name", backend.Name())
-			<-signals
-
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.ErrOrStderr(), signals) },
 	}
 
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVar(&listen, "listen", "localhost:50051", "`address` to listen on")
-	flags.StringVar(&name, "name", "", "`name` of the backend in its answers (default: its address)")
-	log.register(flags)
+	flags.StringVar(&f.listen, "listen", "localhost:50051", "`address` to listen on")
+	flags.StringVar(&f.name, "name", "", "`name` of the backend in its answers (default: its address)")
+	f.log.register(flags)
 
 	return cmd
+}
+
+// sampleFlags are the flags of sample, as they were given.
+type sampleFlags struct {
+	listen, name string
+	log          logFlags
+}
+
+// run serves until a signal. It does not drain: a backend that breaks off is one
+// of the things to try a proxy with.
+func (f *sampleFlags) run(stderr io.Writer, signals <-chan os.Signal) error {
+	address, err := daemon.ParseListen(f.listen)
+	if err != nil {
+		return fmt.Errorf("--listen %q: %w", f.listen, err)
+	}
+	log, err := f.log.logger(stderr)
+	if err != nil {
+		return err
+	}
+
+	lis, err := net.Listen(address.Network, address.Addr)
+	if err != nil {
+		return failed(err)
+	}
+	backend := sample.Start(lis, sample.Options{Name: f.name})
+	defer backend.Stop()
+	log.Info("listening", "address", backend.Addr().String(), "name", backend.Name())
+	<-signals
+
+	return nil
 }

@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/manifold-grpc/manifold/internal/daemon"
 )
@@ -31,6 +33,7 @@ type serveFlags struct {
 	log             logFlags
 }
 
+// newServe makes the command that runs a daemon until a signal.
 func newServe(signals <-chan os.Signal) *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
@@ -54,7 +57,7 @@ at once.`,
   manifold serve --listen unix:///run/manifold.sock --to https://api.example.com --to-ca internal-ca.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := f.config(cmd)
+			cfg, err := f.config(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -63,7 +66,13 @@ at once.`,
 		},
 	}
 
-	flags := cmd.Flags()
+	f.register(cmd.Flags())
+
+	return cmd
+}
+
+// register declares the flags, in the order that help shows them.
+func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.StringVar(&f.listen, "listen", "", "`address` to take calls on (required)")
 	flags.StringSliceVar(&f.to, "to", nil, "`endpoints` to forward to, separated by commas (required)")
@@ -73,59 +82,81 @@ at once.`,
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "`time` to go on taking new calls once health is NOT_SERVING")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", defaultDrainTimeout, "`time` in all that a drain may take before calls are cut off")
 	f.log.register(flags)
-
-	return cmd
 }
 
-// config turns the flags into a configuration. Its error has a line for each
-// flag that is wrong.
-func (f *serveFlags) config(cmd *cobra.Command) (daemon.Config, error) {
-	cfg := daemon.Config{
+// config turns the flags into a configuration that logs to stderr. Its error has a
+// line for each flag that is wrong: whoever mends a command line wants to do it
+// once.
+func (f *serveFlags) config(stderr io.Writer) (daemon.Config, error) {
+	listen, listenErr := f.address()
+	endpoints, toErr := f.endpoints()
+	log, logErr := f.log.logger(stderr)
+
+	return daemon.Config{
+		Listen:     listen,
 		TLS:        daemon.ServerTLS{CertFile: f.tlsCert, KeyFile: f.tlsKey},
+		Endpoints:  endpoints,
 		CAFile:     f.toCA,
 		DrainDelay: f.drainDelay,
-	}
+		Log:        log,
+	}, errors.Join(listenErr, toErr, f.checkTLS(), f.checkDrain(), logErr)
+}
 
-	var errs []error
-	report := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-
-	var err error
+func (f *serveFlags) address() (daemon.Address, error) {
 	if f.listen == "" {
-		report("--listen is missing: expected the address to take calls on, such as :8080")
-	} else if cfg.Listen, err = daemon.ParseListen(f.listen); err != nil {
-		report("--listen %q: %w", f.listen, err)
+		return daemon.Address{}, errors.New("--listen is missing: expected the address to take calls on, such as :8080")
+	}
+	address, err := daemon.ParseListen(f.listen)
+	if err != nil {
+		return daemon.Address{}, fmt.Errorf("--listen %q: %w", f.listen, err)
 	}
 
+	return address, nil
+}
+
+func (f *serveFlags) endpoints() ([]daemon.Endpoint, error) {
 	if len(f.to) == 0 {
-		report("--to is missing: expected the endpoints to forward to, such as localhost:50051,localhost:50052")
+		return nil, errors.New("--to is missing: expected the endpoints to forward to, such as localhost:50051,localhost:50052")
 	}
+
+	var (
+		endpoints []daemon.Endpoint
+		errs      []error
+	)
 	for _, s := range f.to {
 		endpoint, err := daemon.ParseEndpoint(s)
 		if err != nil {
-			report("--to %q: %w", s, err)
+			errs = append(errs, fmt.Errorf("--to %q: %w", s, err))
 			continue
 		}
-		cfg.Endpoints = append(cfg.Endpoints, endpoint)
+		endpoints = append(endpoints, endpoint)
 	}
 
+	return endpoints, errors.Join(errs...)
+}
+
+// checkTLS leaves the files to daemon.New, which reads them.
+func (f *serveFlags) checkTLS() error {
 	switch {
 	case f.tlsCert != "" && f.tlsKey == "":
-		report("--tls-key is missing: expected the key of the certificate in --tls-cert")
+		return errors.New("--tls-key is missing: expected the key of the certificate in --tls-cert")
 	case f.tlsCert == "" && f.tlsKey != "":
-		report("--tls-cert is missing: expected the certificate of the key in --tls-key")
+		return errors.New("--tls-cert is missing: expected the certificate of the key in --tls-key")
+	default:
+		return nil
 	}
-	if f.drainDelay < 0 {
-		report("--drain-delay %v: expected 0 or more", f.drainDelay)
-	}
-	if f.drainTimeout < f.drainDelay {
-		report("--drain-timeout %v: expected at least --drain-delay, %v", f.drainTimeout, f.drainDelay)
-	}
+}
 
-	if cfg.Log, err = f.log.logger(cmd.ErrOrStderr()); err != nil {
-		errs = append(errs, err)
+// checkDrain also refuses a delay that would leave calls no time to finish.
+func (f *serveFlags) checkDrain() error {
+	switch {
+	case f.drainDelay < 0:
+		return fmt.Errorf("--drain-delay %v: expected 0 or more", f.drainDelay)
+	case f.drainTimeout < f.drainDelay:
+		return fmt.Errorf("--drain-timeout %v: expected at least --drain-delay, %v", f.drainTimeout, f.drainDelay)
+	default:
+		return nil
 	}
-
-	return cfg, errors.Join(errs...)
 }
 
 // serve runs a daemon until a signal, or until its listener fails.

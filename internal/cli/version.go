@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// newVersion makes the command for bug reports: it prints the build and the
+// platform, in one line.
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
