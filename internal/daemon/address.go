@@ -110,6 +110,9 @@ func ParseEndpoint(s string) (Endpoint, error) {
 	}
 }
 
+// parseURL parses a URL that is a scheme, a host and maybe a port. A path or a query
+// would have no meaning for gRPC, where the path is the method, so they are errors
+// instead of being dropped.
 func parseURL(s string) (Endpoint, error) {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -128,6 +131,8 @@ func parseURL(s string) (Endpoint, error) {
 	return parseHostPort(u.Host, u.Scheme == "https")
 }
 
+// parseHostPort parses host:port. Unlike a listener, an endpoint has to have a host:
+// package net would take its absence for this one.
 func parseHostPort(s string, tls bool) (Endpoint, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {

@@ -90,6 +90,8 @@ func (d *Daemon) Start() error {
 	return nil
 }
 
+// openPath opens the data path of a daemon that listens on own, which is needed to
+// see whether calls would come back to it: port 0 has a number only now.
 func (d *Daemon) openPath(own net.Addr) (*dataPath, error) {
 	for _, e := range d.pathConfig.endpoints {
 		if e.pointsAt(own) {
@@ -100,6 +102,7 @@ func (d *Daemon) openPath(own net.Addr) (*dataPath, error) {
 	return openDataPath(d.pathConfig)
 }
 
+// serve runs until the data path ends, and keeps the reason for Shutdown.
 func (d *Daemon) serve() {
 	defer close(d.done)
 

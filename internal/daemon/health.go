@@ -28,11 +28,13 @@ type health struct {
 
 var _ healthpb.HealthServer = (*health)(nil)
 
+// newHealth returns a health that is SERVING.
 func newHealth() *health { return &health{draining: make(chan struct{})} }
 
 // drain turns the answer to NOT_SERVING, for good, and ends all watches with it.
 func (h *health) drain() { h.once.Do(func() { close(h.draining) }) }
 
+// status returns the status of now; it never goes back to SERVING.
 func (h *health) status() healthpb.HealthCheckResponse_ServingStatus {
 	select {
 	case <-h.draining:

@@ -59,6 +59,8 @@ func oneToOne(ctx context.Context, p *printer, c *caller) error {
 	return nil
 }
 
+// unary and its like make one call and return who answered it, and what, in the
+// words to print. They return an error for whatever is not as it should be.
 func (c *caller) unary(ctx context.Context, text string) (backend, answer string, err error) {
 	resp, err := c.echo.Echo(ctx, &samplepb.EchoRequest{Text: text})
 
@@ -93,6 +95,8 @@ func (c *caller) clientStream(ctx context.Context) (backend, answer string, err 
 	return resp.GetBackend(), quote(resp.GetTexts()...), err
 }
 
+// bidiStream waits for each answer before it sends the next request: the two
+// directions are open at once, and nothing on the way holds messages back.
 func (c *caller) bidiStream(ctx context.Context) (backend, answer string, err error) {
 	stream, err := c.echo.Chat(ctx)
 	if err != nil {
@@ -168,6 +172,7 @@ func oneToMany(ctx context.Context, p *printer, c *caller) error {
 	return nil
 }
 
+// describe returns what a node says of itself, or the error in its place.
 func describe(node *samplepb.Node) string {
 	if failure := node.GetMetadata().GetStatus(); failure != nil {
 		return fmt.Sprintf("%v: %s", codes.Code(failure.GetCode()), failure.GetMessage())

@@ -143,6 +143,7 @@ func startProxy(listen daemon.Address, backends []*sample.Backend) (*daemon.Daem
 	return d, d.Start()
 }
 
+// stopProxy drains, which takes no time when the calls have gone well: none are left.
 func stopProxy(d *daemon.Daemon) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()

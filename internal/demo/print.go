@@ -22,6 +22,7 @@ type printer struct {
 	err error
 }
 
+// printf writes unless a write has failed.
 func (p *printer) printf(format string, args ...any) {
 	if p.err == nil {
 		_, p.err = fmt.Fprintf(p.out, format, args...)
@@ -71,6 +72,7 @@ type table struct {
 	w *tabwriter.Writer
 }
 
+// table begins a table, which is written by its end.
 func (p *printer) table(titles ...string) table {
 	t := table{p, tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)}
 	if len(titles) > 0 {
@@ -107,6 +109,7 @@ func quote(texts ...string) string {
 	return strings.Join(quoted, " ")
 }
 
+// texts returns the text of each answer.
 func texts(answers []*samplepb.EchoResponse) []string {
 	var all []string
 	for _, answer := range answers {

@@ -30,6 +30,8 @@ func (s *echoService) Echo(ctx context.Context, req *samplepb.EchoRequest) (*sam
 	return s.answer(ctx, req, 1)
 }
 
+// Expand pauses between the answers only, so that without an interval they come as
+// fast as they are taken.
 func (s *echoService) Expand(req *samplepb.ExpandRequest, stream grpc.ServerStreamingServer[samplepb.EchoResponse]) error {
 	ctx := stream.Context()
 
@@ -53,6 +55,8 @@ func (s *echoService) Expand(req *samplepb.ExpandRequest, stream grpc.ServerStre
 	return statusError(req.GetFail())
 }
 
+// Collect keeps the texts and counts the payloads: an upload may be larger than
+// memory.
 func (s *echoService) Collect(stream grpc.ClientStreamingServer[samplepb.EchoRequest, samplepb.CollectResponse]) error {
 	resp := &samplepb.CollectResponse{Backend: s.backend}
 
@@ -74,6 +78,8 @@ func (s *echoService) Collect(stream grpc.ClientStreamingServer[samplepb.EchoReq
 	}
 }
 
+// Chat reads no request before the one before is answered, so a caller that does
+// not read holds itself up, by flow control.
 func (s *echoService) Chat(stream grpc.BidiStreamingServer[samplepb.EchoRequest, samplepb.EchoResponse]) error {
 	for sequence := int32(1); ; sequence++ {
 		req, err := stream.Recv()

@@ -53,6 +53,8 @@ func (s *fleetService) Watch(req *samplepb.WatchRequest, stream grpc.ServerStrea
 	return nil
 }
 
+// describe returns the element of both methods' answers, without the metadata,
+// which is for a proxy to add.
 func (s *fleetService) describe(failOn string) (*samplepb.Node, error) {
 	if failOn == s.backend {
 		return nil, status.Errorf(codes.Unavailable, "backend %q fails, as asked", s.backend)

@@ -48,10 +48,14 @@ func (c *counters) begin(ctx context.Context) (end func(error)) {
 	}
 }
 
+// counted reports whether a method's calls are counted: those of FleetService are
+// not, or asking for the counters would change them.
 func counted(fullMethod string) bool {
 	return strings.HasPrefix(fullMethod, "/"+samplepb.EchoService_ServiceDesc.ServiceName+"/")
 }
 
+// interceptUnary counts a call and gives its answer, good or bad, the headers and
+// trailers that belong to it.
 func (b *Backend) interceptUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	if counted(info.FullMethod) {
 		end := b.calls.begin(ctx)
@@ -69,6 +73,7 @@ func (b *Backend) interceptUnary(ctx context.Context, req any, info *grpc.UnaryS
 	return handler(ctx, req)
 }
 
+// interceptStream is interceptUnary for the other kinds.
 func (b *Backend) interceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx := stream.Context()
 	if counted(info.FullMethod) {

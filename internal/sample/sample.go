@@ -89,6 +89,7 @@ func (b *Backend) serverOptions(config *tls.Config) []grpc.ServerOption {
 	return opts
 }
 
+// serve runs until Stop.
 func (b *Backend) serve() {
 	defer close(b.served)
 
