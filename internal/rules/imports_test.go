@@ -92,6 +92,7 @@ var layers = []layer{
 	{dir: "internal/rawpeer", allow: []string{hpack, http2}},
 	{dir: "internal/certtest"},
 	{dir: "internal/readme", tests: []string{"./proxy", "./relay", "./internal/sample/...", grpc}},
+	{dir: "internal/route"},
 	{dir: "internal/rules"},
 }
 
