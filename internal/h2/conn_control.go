@@ -95,7 +95,7 @@ func (c *Conn) onPing(h frame.Header, p []byte) *frame.Error {
 	v := frame.Ping(p)
 	if h.Flags.Has(frame.FlagAck) {
 		c.onPong(v)
-		return nil
+		return c.glitch("ping_ack") // ours are few
 	}
 	c.mu.Lock()
 	idle := c.active == 0

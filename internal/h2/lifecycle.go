@@ -16,7 +16,8 @@ var errDrained = errors.New("http2: drained")
 // drainState is how far a drain is (RFC 9113 section 6.8).
 type drainState struct {
 	started bool // GOAWAY with the highest identifier, and a PING, are out
-	final   bool // GOAWAY with the last one that we take is out
+	final   bool // GOAWAY with the last one that we take is out; a client: no stream is to be opened
+	said    bool // client: its GOAWAY is out
 	last    uint32
 	since   time.Time
 	reason  error // what becomes of streams left after the grace; nil: no grace
@@ -82,16 +83,29 @@ func (c *Conn) Drain(b *Batch) {
 		return
 	}
 	if c.cfg.Client {
-		c.gone = true
-		if c.active == 0 && !c.drain.final {
-			c.drain.final = true
-			c.put(frame.AppendGoAway(c.buffer(), 0, frame.NoError, nil))
-		}
-		c.drain.final = true
-		b.touch(c)
+		c.drainClient(b)
 		return
 	}
 	c.drainServer(b)
+}
+
+// drainClient has the connection end with its last stream. mu is held.
+func (c *Conn) drainClient(b *Batch) {
+	c.gone, c.drain.final = true, true
+	if c.active == 0 {
+		c.farewell(b)
+	}
+}
+
+// farewell says what is left to say when a drained connection has no stream any more, and has flush end
+// it. RFC 9113 section 6.8: "Endpoints SHOULD always send a GOAWAY frame before closing a connection".
+// mu is held.
+func (c *Conn) farewell(b *Batch) {
+	if c.cfg.Client && !c.drain.said && !c.closed {
+		c.drain.said = true
+		c.put(frame.AppendGoAway(c.buffer(), 0, frame.NoError, nil))
+	}
+	b.touch(c)
 }
 
 // drainServer takes the first step. mu is held.
@@ -182,8 +196,7 @@ func (c *Conn) overdue(now time.Time) error {
 func (c *Conn) tickDrain(b *Batch, now time.Time) {
 	if c.cfg.Client {
 		if c.cfg.IdleTimeout > 0 && c.active == 0 && now.Sub(c.emptied) > c.cfg.IdleTimeout {
-			c.gone, c.drain.final = true, true
-			b.touch(c)
+			c.drainClient(b)
 		}
 		return
 	}

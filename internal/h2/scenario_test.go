@@ -44,40 +44,64 @@ func newScenario(t testing.TB, head *line) *scenario {
 	c := &scenario{t: t, sent: pattern{}, owner: newOwner(), writer: newFrameWriter()}
 	cfg := Config{Client: head.next() == "client"}
 	c.reader = newFrameReader(cfg.Client)
-	raw := head.flag("raw")
-	c.stays = head.flag("stays")
-	c.owner.hold = head.flag("hold")
-	c.owner.refuse = head.flag("refuse")
-	size := int(head.number("buf", 0))
-	slow := int(head.number("accepts", 0))
-	blocking := head.flag("blocking")
-	nextID := uint32(head.number("next-id", 1))
-	configure(&cfg, head)
-	head.rest()
-	if cfg.Budget == nil {
-		cfg.Budget = flow.NewBudget(64 << 20)
-	}
+	x := c.options(&cfg, head)
 	c.budget = cfg.Budget
 	var a *memnet.Conn
-	a, c.peer = memnet.Pipe(size)
-	c.end = &spyConn{Conn: a, accepts: slow}
+	a, c.peer = memnet.Pipe(x.buffer)
+	c.end = &spyConn{Conn: a, accepts: x.accepts}
 	var nc net.Conn = c.end
-	if blocking {
+	if x.blocking {
 		nc = onlyConn{c.end}
 	}
 	c.conn = New(nc, cfg, c.owner)
-	c.conn.nextID = nextID
+	c.conn.nextID = x.nextID
 	go c.serve()            // ends with the connection; finish closes it
 	t.Cleanup(c.conn.Close) // where the test fails before that
-	if !raw {
+	if !x.raw {
 		c.shakeHands(cfg.Client)
 	}
 	return c
 }
 
-// configure reads the options that are fields of Config.
-func configure(cfg *Config, l *line) {
-	numbers := map[string]func(uint64){
+// network is the options of a scenario that are neither the owner's nor Config's.
+type network struct {
+	raw, blocking   bool
+	buffer, accepts int
+	nextID          uint32
+}
+
+// options reads what follows "server" or "client".
+func (c *scenario) options(cfg *Config, l *line) network {
+	x := network{nextID: 1}
+	flags := map[string]*bool{
+		"raw": &x.raw, "blocking": &x.blocking, "stays": &c.stays, "hold": &c.owner.hold, "refuse": &c.owner.refuse,
+	}
+	numbers := configNumbers(cfg)
+	numbers["buf"] = func(n uint64) { x.buffer = int(n) }
+	numbers["accepts"] = func(n uint64) { x.accepts = int(n) }
+	numbers["next-id"] = func(n uint64) { x.nextID = uint32(n) }
+	times := configTimes(cfg)
+	for len(l.words) > 0 {
+		name, value, _ := strings.Cut(l.next(), "=")
+		if flag := flags[name]; flag != nil {
+			*flag = true
+		} else if set := numbers[name]; set != nil {
+			set(number(value))
+		} else if d := times[name]; d != nil {
+			*d = duration(value)
+		} else {
+			panic(fmt.Sprintf("do not know option %q", name))
+		}
+	}
+	if cfg.Budget == nil {
+		cfg.Budget = flow.NewBudget(64 << 20)
+	}
+	return x
+}
+
+// configNumbers sets the fields of Config that are numbers.
+func configNumbers(cfg *Config) map[string]func(uint64) {
+	return map[string]func(uint64){
 		"streams":       func(n uint64) { cfg.MaxConcurrentStreams = uint32(n) },
 		"header-bytes":  func(n uint64) { cfg.MaxHeaderBytes = uint32(n) },
 		"header-fields": func(n uint64) { cfg.MaxHeaderFields = int(n) },
@@ -92,21 +116,15 @@ func configure(cfg *Config, l *line) {
 		"patience":      func(n uint64) { cfg.Patience = int(n) },
 		"budget":        func(n uint64) { cfg.Budget = flow.NewBudget(int64(n)) },
 	}
-	times := map[string]*time.Duration{
+}
+
+// configTimes are the fields of Config that are times.
+func configTimes(cfg *Config) map[string]*time.Duration {
+	return map[string]*time.Duration{
 		"reset-period": &cfg.ResetPeriod, "ping-interval": &cfg.MinPingInterval,
 		"settings-timeout": &cfg.SettingsTimeout, "idle": &cfg.IdleTimeout,
 		"age": &cfg.MaxAge, "grace": &cfg.MaxAgeGrace, "write-timeout": &cfg.WriteTimeout,
 		"keepalive": &cfg.KeepaliveTime, "keepalive-timeout": &cfg.KeepaliveTimeout,
-	}
-	for len(l.words) > 0 {
-		name, value, _ := strings.Cut(l.next(), "=")
-		if set := numbers[name]; set != nil {
-			set(number(value))
-		} else if d := times[name]; d != nil {
-			*d = duration(value)
-		} else {
-			panic(fmt.Sprintf("do not know option %q", name))
-		}
 	}
 }
 
@@ -272,6 +290,13 @@ func (s *spyConn) CloseWrite() error {
 func (s *spyConn) Close() error {
 	s.ended.Store(true)
 	return s.Conn.Close()
+}
+
+func (s *spyConn) WriteSome(p []byte) (int, error) {
+	if s.accepts > 0 {
+		p = p[:min(len(p), s.accepts)]
+	}
+	return s.Conn.WriteSome(p)
 }
 
 // onlyConn is a network connection that can only write blocking.

@@ -76,7 +76,7 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 	if c.active == 0 {
 		c.emptied = time.Now()
 		if c.drain.final {
-			b.touch(c)
+			c.farewell(b)
 		}
 	}
 }

@@ -126,8 +126,10 @@ func (c *scenario) network(text string) []string {
 	switch l := parseLine(text); text {
 	case "freeze":
 		c.peer.Freeze()
+		c.deaf = true
 	case "thaw":
 		c.peer.Thaw()
+		c.deaf = false
 	case "cut":
 		c.end.ended.Store(true)
 		c.peer.Cut()

@@ -22,10 +22,11 @@ var readPool = sync.Pool{New: func() any { return new([readLen]byte) }}
 // transport is the octets of a connection: a net.Conn, and the way around it that
 // never blocks, where there is one.
 type transport struct {
-	nc  net.Conn
-	raw syscall.RawConn // nil: reading blocks only
-	try tryWriter
-	out nonblock.Writer // try, if nc has no way of its own
+	nc   net.Conn
+	raw  syscall.RawConn // nil: reading blocks only
+	try  tryWriter
+	some someWriter      // nil: writing blocks until all is written
+	out  nonblock.Writer // try and some, if nc has no way of its own
 
 	// Owned by the read loop: the arguments and results of readReady.
 	in   *reader
@@ -34,12 +35,21 @@ type transport struct {
 	rfn  func(fd uintptr) bool
 }
 
-var _ tryWriter = (*nonblock.Writer)(nil)
+var (
+	_ tryWriter  = (*nonblock.Writer)(nil)
+	_ someWriter = (*nonblock.Writer)(nil)
+)
 
 // tryWriter is a net.Conn that can write without blocking: n may be less than
 // len(p), also 0, with a nil error.
 type tryWriter interface {
 	TryWrite(p []byte) (n int, err error)
+}
+
+// someWriter is a net.Conn that can wait until it accepts something and write that:
+// n is at least 1 with a nil error.
+type someWriter interface {
+	WriteSome(p []byte) (n int, err error)
 }
 
 func (t *transport) init(nc net.Conn) {
@@ -56,12 +66,24 @@ func (t *transport) init(nc net.Conn) {
 	case *net.UnixConn:
 		t.initRaw(nc)
 	}
+	t.some, _ = nc.(someWriter)
+	if t.some == nil && t.raw != nil {
+		t.some = &t.out
+	}
 }
 
 // tryWrite writes what the socket accepts now. n < len(p) with a nil error:
 // the rest must be written by the blocking way.
 func (t *transport) tryWrite(p []byte) (n int, err error) {
 	return t.try.TryWrite(p)
+}
+
+// writeSome writes some of p, blocking.
+func (t *transport) writeSome(p []byte) (n int, err error) {
+	if t.some != nil {
+		return t.some.WriteSome(p)
+	}
+	return t.nc.Write(p[:min(len(p), writeLen)])
 }
 
 // closeWrite tells the peer that nothing follows.

@@ -15,7 +15,7 @@ const (
 	// dataFrameLen is the longest DATA frame sent: what every receiver takes, and short
 	// enough for streams to alternate.
 	dataFrameLen = frame.MinMaxFrameSize
-	// writeLen bounds one blocking write, so that progress shows.
+	// writeLen bounds one write that blocks until all is written, so that progress shows.
 	writeLen = 64 << 10
 	// keepOut is the capacity up to which a write buffer is used again.
 	keepOut = 512 << 10
@@ -207,7 +207,7 @@ func (c *Conn) drainOut(buf *outBuffer, from int) {
 // writeAll writes p, blocking.
 func (c *Conn) writeAll(p []byte) error {
 	for len(p) > 0 {
-		n, err := c.t.nc.Write(p[:min(len(p), writeLen)])
+		n, err := c.t.writeSome(p)
 		c.mu.Lock()
 		c.flushed += int64(n)
 		c.blocked = time.Now()

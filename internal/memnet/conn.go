@@ -55,14 +55,21 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write writes all of p and blocks while the buffer is full. p is not kept.
 func (c *Conn) Write(p []byte) (int, error) {
-	n, err := c.out.write(p, true)
+	n, err := c.out.write(p, len(p))
+	return n, c.wrap("write", err)
+}
+
+// WriteSome writes as much of p as has room, and blocks while there is none. It is
+// for writers that tell a slow peer from one that reads nothing.
+func (c *Conn) WriteSome(p []byte) (int, error) {
+	n, err := c.out.write(p, min(len(p), 1))
 	return n, c.wrap("write", err)
 }
 
 // TryWrite writes as much of p as has room now, possibly nothing, and never
 // blocks. It is for writers that hand the rest to somebody who may wait.
 func (c *Conn) TryWrite(p []byte) (int, error) {
-	n, err := c.out.write(p, false)
+	n, err := c.out.write(p, 0)
 	return n, c.wrap("write", err)
 }
 

@@ -65,15 +65,15 @@ func newHalf(limit int) *half {
 	return h
 }
 
-// write appends p, if wait is set all of it, else as much as has room now.
-func (h *half) write(p []byte, wait bool) (n int, err error) {
+// write appends as much of p as has room, and waits until that are at least octets.
+func (h *half) write(p []byte, least int) (n int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for h.writing {
 		if err := h.writeErr(); err != nil {
 			return 0, err
 		}
-		if !wait {
+		if least == 0 {
 			return 0, nil
 		}
 		h.writable.Wait()
@@ -89,7 +89,7 @@ func (h *half) write(p []byte, wait bool) (n int, err error) {
 			return n, err
 		}
 		n += h.put(p[n:])
-		if n == len(p) || !wait {
+		if n >= least {
 			return n, nil
 		}
 		h.writable.Wait()

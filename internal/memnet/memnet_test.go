@@ -238,6 +238,26 @@ func TestTryWrite(t *testing.T) {
 	})
 }
 
+func TestWriteSome(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := Pipe(4)
+		for i, want := range []int{3, 1} {
+			if n, err := a.WriteSome([]byte("abc")); n != want || err != nil {
+				t.Fatalf("WriteSome %d = %d, %v, want %d", i, n, err, want)
+			}
+		}
+		if n, err := a.WriteSome(nil); n != 0 || err != nil {
+			t.Fatalf("WriteSome of nothing = %d, %v", n, err)
+		}
+		time.AfterFunc(time.Second, func() { b.Read(make([]byte, 2)) })
+		start := time.Now()
+		if n, err := a.WriteSome([]byte("def")); n != 2 || err != nil || time.Since(start) != time.Second {
+			t.Fatalf("WriteSome = %d, %v after %v, want 2 when there was room", n, err, time.Since(start))
+		}
+		wantRead(t, b, "cade")
+	})
+}
+
 func TestFreeze(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := Pipe(4)

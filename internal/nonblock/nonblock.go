@@ -16,10 +16,11 @@ type Writer struct {
 	raw syscall.RawConn
 
 	// Arguments and results of ready, which is kept so that a write allocates nothing.
-	p   []byte
-	n   int
-	err error
-	fn  func(fd uintptr) bool
+	p    []byte
+	wait bool // for the first octet
+	n    int
+	err  error
+	fn   func(fd uintptr) bool
 }
 
 // Init makes w write to nc, if that is a socket which can be asked; else it
@@ -40,7 +41,15 @@ func (w *Writer) TryWrite(p []byte) (n int, err error) {
 	if w.raw == nil {
 		return 0, nil
 	}
-	w.p, w.n, w.err = p, 0, nil
+	return w.write(p, false)
+}
+
+// WriteSome waits until the socket accepts something, and writes what it does. The socket's
+// write deadline bounds the wait. Only for a socket that can be asked.
+func (w *Writer) WriteSome(p []byte) (n int, err error) { return w.write(p, true) }
+
+func (w *Writer) write(p []byte, wait bool) (n int, err error) {
+	w.p, w.wait, w.n, w.err = p, wait, 0, nil
 	err = w.raw.Write(w.fn)
 	w.p = nil
 	if err == nil {

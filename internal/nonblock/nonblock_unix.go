@@ -17,8 +17,8 @@ func rawOf(nc syscall.Conn) syscall.RawConn {
 	return raw
 }
 
-// ready writes until all is written or the socket would block. It always returns
-// true: waiting is not for who asked.
+// ready writes until all is written or the socket would block. False has the poller wait and call
+// again: only for who wants to wait, and has nothing written yet.
 func (w *Writer) ready(fd uintptr) bool {
 	for w.n < len(w.p) {
 		n, err := syscall.Write(int(fd), w.p[w.n:])
@@ -28,7 +28,7 @@ func (w *Writer) ready(fd uintptr) bool {
 		switch err {
 		case nil, syscall.EINTR:
 		case syscall.EAGAIN:
-			return true
+			return !w.wait || w.n > 0
 		default:
 			w.err = err
 			return true

@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package nonblock
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// pair returns the ends of a TCP connection over loopback.
+func pair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a, err = net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	if b, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return a, b
+}
+
+// fill writes until the socket accepts nothing, and returns how much it did.
+func fill(t *testing.T, w *Writer) (total int) {
+	t.Helper()
+	p := make([]byte, 1<<20)
+	for {
+		n, err := w.TryWrite(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if total += n; n == 0 {
+			return total
+		}
+	}
+}
+
+func TestWriter(t *testing.T) {
+	a, b := pair(t)
+	var w Writer
+	w.Init(a)
+	if n, err := w.TryWrite([]byte("hello")); n != 5 || err != nil {
+		t.Fatalf("TryWrite = %d, %v", n, err)
+	}
+	total := 5 + fill(t, &w)
+
+	// A peer that reads nothing: WriteSome waits as long as the deadline says.
+	a.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+	if n, err := w.WriteSome([]byte("x")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("WriteSome = %d, %v, want a timeout", n, err)
+	}
+	a.SetWriteDeadline(time.Now().Add(10 * time.Second))
+
+	// One that reads: some passes, though not all of what there is.
+	read := make(chan int64)
+	go func() {
+		n, _ := io.Copy(io.Discard, b)
+		read <- n
+	}()
+	n, err := w.WriteSome(make([]byte, 64<<20))
+	if n == 0 || err != nil {
+		t.Fatalf("WriteSome = %d, %v, want something", n, err)
+	}
+	a.Close()
+	if got := <-read; got != int64(total+n) {
+		t.Errorf("the peer read %d octets, want %d", got, total+n)
+	}
+	if _, err := w.TryWrite([]byte("x")); err == nil {
+		t.Error("TryWrite to a closed socket succeeds")
+	}
+}
+
+// The error of the socket comes with what was written before it.
+func TestBrokenSocket(t *testing.T) {
+	a, b := pair(t)
+	var w Writer
+	w.Init(a)
+	b.(*net.TCPConn).SetLinger(0)
+	b.Close()
+	a.SetReadDeadline(time.Now().Add(10 * time.Second))
+	a.Read(make([]byte, 1)) // until the reset is here
+	if n, err := w.WriteSome([]byte("x")); n != 0 || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("WriteSome = %d, %v, want EPIPE or ECONNRESET", n, err)
+	}
+}
+
+// What is no socket takes the blocking way.
+func TestNoSocket(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	var w Writer
+	w.Init(a)
+	if n, err := w.TryWrite([]byte("x")); n != 0 || err != nil {
+		t.Errorf("TryWrite = %d, %v, want nothing", n, err)
+	}
+}
