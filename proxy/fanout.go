@@ -23,6 +23,7 @@ import (
 // not fit into one inline write. All have ended when one2many returns, but for the case of finishEarly.
 type fanout struct {
 	*call
+	begin   time.Time
 	targets []fanTarget // in the director's order; the slice does not change
 	answer  concat
 	running sync.WaitGroup // the targets other than the first
@@ -38,15 +39,19 @@ type fanout struct {
 	settle   *time.Timer // guarded by mu; set with the first failure
 }
 
-// settleTime is how long a call goes on after the first failure that ends it, if other targets have not ended yet.
+// A call goes on for a while after the first failure that ends it, if other targets have not ended by then: for as
+// long as it took until then, within these bounds.
 //
-// Backends often fail together, and for different reasons. Without this moment the one whose error comes first
+// Backends often fail together, and for different reasons. Without this time the one whose error comes first
 // would decide the code of the call, and a caller would see now this code and now that.
-const settleTime = 10 * time.Millisecond
+const (
+	minSettleTime = 100 * time.Millisecond
+	maxSettleTime = 500 * time.Millisecond
+)
 
 // one2many forwards the call to all the backends and makes one answer of theirs.
 func (c *call) one2many(backends []Backend) error {
-	f := &fanout{call: c, targets: make([]fanTarget, len(backends))}
+	f := &fanout{call: c, begin: time.Now(), targets: make([]fanTarget, len(backends))}
 	for i, b := range backends {
 		f.targets[i].init(f, b, i)
 	}
@@ -65,6 +70,8 @@ func (c *call) one2many(backends []Backend) error {
 
 	f.targets[0].run()
 	f.running.Wait()
+
+	c.awaitEnd(&f.pump)
 
 	err := f.conclude()
 
@@ -136,7 +143,7 @@ func (f *fanout) fail(t *fanTarget, err error) {
 
 	f.failures = append(f.failures, failure{index: t.index, name: name, status: status.Convert(err)})
 	if f.settle == nil {
-		f.settle = time.AfterFunc(settleTime, f.cancel)
+		f.settle = time.AfterFunc(min(max(time.Since(f.begin), minSettleTime), maxSettleTime), f.cancel)
 	}
 }
 
@@ -162,10 +169,10 @@ func (f *fanout) conclude() error {
 	f.answer.discard()
 
 	switch {
-	case gone != nil:
-		return gone
 	case fatal != nil:
 		return fatal
+	case gone != nil:
+		return gone
 	default:
 		return verdict(failures, len(f.targets)).Err()
 	}

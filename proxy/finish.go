@@ -36,3 +36,12 @@ func (c *call) finishEarly(err error, pump *sync.WaitGroup) {
 	_ = w.WriteStatus(status.Convert(err)) // fails only when the caller is gone, which ends the stream too
 	pump.Wait()
 }
+
+// awaitEnd waits for the request pump if the caller's stream has ended. Nothing holds the pump up then, and what
+// it was told says why the stream ended.
+func (c *call) awaitEnd(pump *sync.WaitGroup) {
+	if c.stream.Context().Err() != nil {
+		c.cancel()
+		pump.Wait()
+	}
+}

@@ -6,21 +6,52 @@ package proxy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/manifold-grpc/manifold/proxy"
 )
 
 func TestMain(m *testing.M) {
+	experimental.SetDefaultBufferPool(poisonPool{mem.DefaultBufferPool()})
 	goleak.VerifyTestMain(m)
+}
+
+// poisonPool overwrites what is given back. Whatever reads a buffer that it has freed reads poison then, in every test here.
+type poisonPool struct {
+	mem.BufferPool
+}
+
+const poison = 0xDB
+
+func (p poisonPool) Put(b *[]byte) {
+	whole := (*b)[:cap(*b)]
+	if len(whole) > 0 {
+		whole[0] = poison
+	}
+
+	for n := 1; n < len(whole); n *= 2 {
+		copy(whole[n:], whole[:n])
+	}
+
+	p.BufferPool.Put(b)
 }
 
 // testTimeout bounds every call of a test that does not say otherwise. It is far beyond what any of them needs.
@@ -29,15 +60,52 @@ const testTimeout = 30 * time.Second
 // duplex is the descriptor of every stream that the tests open: the proxy treats all kinds alike.
 var duplex = &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 
-// serve runs a server on a loopback port until the test ends, and returns its address.
-func serve(t testing.TB, s *grpc.Server) string {
+// inMemory makes the servers and connections of a test use memory in place of the network. Tests under synctest need it.
+func inMemory(t testing.TB) {
+	memoryTests.Store(t, true)
+	t.Cleanup(func() { memoryTests.Delete(t) })
+}
+
+var (
+	memoryTests     sync.Map // testing.TB to true
+	memoryListeners sync.Map // address to *bufconn.Listener
+	memoryCount     atomic.Int64
+)
+
+// listen listens on a loopback port, or in memory.
+func listen(t testing.TB) (net.Listener, string) {
 	t.Helper()
+
+	if _, ok := memoryTests.Load(t); ok {
+		l, addr := bufconn.Listen(1<<20), fmt.Sprint("memory-", memoryCount.Add(1))
+		memoryListeners.Store(addr, l)
+		t.Cleanup(func() { memoryListeners.Delete(addr) })
+
+		return l, addr
+	}
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 
+	return l, l.Addr().String()
+}
+
+// connect is the dialer of all connections.
+func connect(ctx context.Context, addr string) (net.Conn, error) {
+	if l, ok := memoryListeners.Load(addr); ok {
+		return l.(*bufconn.Listener).DialContext(ctx)
+	}
+
+	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+}
+
+// serve runs a server until the test ends, and returns its address.
+func serve(t testing.TB, s *grpc.Server) string {
+	t.Helper()
+
+	l, addr := listen(t)
 	served := make(chan struct{})
 
 	go func() { // ends with s.Stop
@@ -50,7 +118,7 @@ func serve(t testing.TB, s *grpc.Server) string {
 		<-served
 	})
 
-	return l.Addr().String()
+	return addr
 }
 
 // startBackend runs a server that answers every method with handle, which exchanges *proxy.Frame messages.
@@ -96,7 +164,7 @@ func startProxy(t testing.TB, director proxy.StreamDirector, opts ...any) string
 func dial(t testing.TB, addr string, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 
-	opts = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, opts...)
+	opts = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(connect)}, opts...)
 
 	conn, err := grpc.NewClient("passthrough:///"+addr, opts...)
 	if err != nil {
@@ -114,6 +182,22 @@ func dialRaw(t testing.TB, addr string, opts ...grpc.DialOption) *grpc.ClientCon
 
 	return dial(t, addr, append(opts, grpc.WithDefaultCallOptions(
 		grpc.ForceCodecV2(proxy.Codec()), grpc.MaxCallRecvMsgSize(1<<30)))...)
+}
+
+// connected waits until conn is connected, for tests that count the time of a call.
+func connected(t testing.TB, conn *grpc.ClientConn) {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+
+	conn.Connect()
+
+	for s := conn.GetState(); s != connectivity.Ready; s = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, s) {
+			t.Fatalf("the connection is %v", s)
+		}
+	}
 }
 
 // to is a director that sends every call to one connection, with the caller's metadata.
@@ -204,6 +288,28 @@ func collect(s grpc.Stream) (messages []string, err error) {
 	}
 }
 
+// wantStatus checks what a call ended with. text must be part of the message.
+func wantStatus(t testing.TB, err error, code codes.Code, text string) {
+	t.Helper()
+
+	s := status.Convert(err)
+	if s.Code() != code || !strings.Contains(s.Message(), text) || strings.ContainsAny(s.Message(), "\n\r") {
+		t.Errorf("the call ended with %v: %q, want %v and %q, on one line", s.Code(), s.Message(), code, text)
+	}
+}
+
+// within fails the test if f takes longer. It is for what must happen at once, with room for a slow machine.
+func within(t testing.TB, limit time.Duration, what string, f func()) {
+	t.Helper()
+
+	begin := time.Now()
+	f()
+
+	if d := time.Since(begin); d > limit {
+		t.Errorf("%s took %v, want at most %v", what, d, limit)
+	}
+}
+
 // call makes a call with the given requests, half-closes, and collects the answer.
 func call(t testing.TB, conn *grpc.ClientConn, method string, requests ...string) ([]string, error) {
 	t.Helper()
@@ -234,4 +340,44 @@ func echo(_ any, s grpc.ServerStream) error {
 			return err
 		}
 	}
+}
+
+// answer returns a handler that reads the requests to their end and then sends the messages.
+func answer(messages ...string) grpc.StreamHandler {
+	return func(_ any, s grpc.ServerStream) error {
+		if _, err := collect(s); err != nil {
+			return err
+		}
+
+		for _, m := range messages {
+			if err := s.SendMsg(proxy.NewFrame([]byte(m))); err != nil {
+				return err
+			}
+		}
+
+		return nil
+	}
+}
+
+// fail returns a handler that reads the requests to their end, sends the messages, and fails.
+func fail(code codes.Code, text string, messages ...string) grpc.StreamHandler {
+	return func(srv any, s grpc.ServerStream) error {
+		if err := answer(messages...)(srv, s); err != nil {
+			return err
+		}
+
+		return status.Error(code, text)
+	}
+}
+
+// hang is a handler that does nothing until its call is cancelled.
+func hang(_ any, s grpc.ServerStream) error {
+	<-s.Context().Done()
+
+	return s.Context().Err()
+}
+
+// bufferSlice is b as grpc-go's transport would hand it over.
+func bufferSlice(b []byte) mem.BufferSlice {
+	return mem.BufferSlice{mem.Copy(b, mem.DefaultBufferPool())}
 }

@@ -48,14 +48,14 @@ func (c *call) one2one(b Backend) error {
 	phase, err := x.moveResponses()
 	x.response.free()
 
-	if x.requestsDone.Load() {
-		// A request side that failed has cancelled the upstream stream. Its own error is the reason, not that echo.
-		if x.requestErr != nil && phase != PhaseComplete {
-			phase, err = PhaseRequest, x.requestErr
-		}
-	} else {
+	c.awaitEnd(&x.pump)
+
+	if !x.requestsDone.Load() {
 		c.cancel()
 		c.finishEarly(err, &x.pump)
+	} else if x.requestErr != nil && phase != PhaseComplete {
+		// A request side that failed has cancelled the upstream stream. Its own error is the reason, not that echo.
+		phase, err = PhaseRequest, x.requestErr
 	}
 
 	x.target.finish(phase, err)

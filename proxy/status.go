@@ -27,12 +27,16 @@ func statusOr(code codes.Code, err error) error {
 	return status.Error(code, oneLine(err.Error()))
 }
 
-// callerError is err, unless the caller is gone: then it is that.
+// callerError is err, which the caller's stream returned, unless that only says that the caller is gone: then it is why.
 //
-// What grpc-go reports to a handler whose caller is gone depends on which of several goroutines saw it first.
+// What grpc-go reports to a handler whose caller is gone depends on which of several goroutines saw it first. An error
+// of the stream itself, such as a message above the server's limit, ends the stream too, and stays what it is.
 func (c *call) callerError(err error) error {
-	if gone := c.callerGone(); gone != nil {
-		return gone
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unknown:
+		if gone := c.callerGone(); gone != nil {
+			return gone
+		}
 	}
 
 	return statusOr(codes.Internal, err)
@@ -51,21 +55,33 @@ func (c *call) upstreamError(err error) error {
 // callerGone returns the status of a call whose caller has cancelled it or whose deadline is over, and nil while
 // the caller waits.
 //
-// The deadline is looked at first. Several timers run for it, in the context, in grpc-go's transport, which cancels the
-// context, and in the upstream streams, and any of them may be the first to fire.
+// Whether it is the deadline that ended the call is a matter of time, not of what the context says: timers run for it in the
+// context, in grpc-go's transport, which cancels the context, in the upstream streams, and at the caller, who cancels the call; and
+// any of them may be the first to fire. So a call that ends within deadlineSlack of its deadline ended by that.
 func (c *call) callerGone() error {
 	ctx := c.stream.Context()
 
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return status.FromContextError(context.DeadlineExceeded).Err()
+	end := ctx.Err()
+	if end != nil {
+		end = context.Canceled
 	}
 
-	if err := ctx.Err(); err != nil {
-		return status.FromContextError(err).Err()
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := time.Until(deadline); left <= 0 || end != nil && left < deadlineSlack {
+			end = context.DeadlineExceeded
+		}
 	}
 
-	return nil
+	if end == nil {
+		return nil
+	}
+
+	return status.FromContextError(end).Err()
 }
+
+// deadlineSlack is what the clocks of a caller and of the proxy may differ about the same deadline: the time that
+// the request took to arrive, and the caller's cancellation at its end.
+const deadlineSlack = 25 * time.Millisecond
 
 // oneLine returns s without line breaks and other control characters, which have no place in names and messages
 // that end up in logs.
