@@ -1,0 +1,29 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proxies
+
+import "context"
+
+// http-reuse safe is HAProxy's default; it is written down as it matters here.
+const haproxyConf = `global
+	nbthread {{.Threads}}
+	maxconn {{.Connections}}
+	tune.h2.initial-window-size 1048576
+	{{if .TLS}}ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256{{end}}
+defaults
+	mode http
+	timeout connect 10s
+	timeout client 1h
+	timeout server 1h
+frontend front
+	bind {{.Host}}:{{.Port}} {{if .TLS}}ssl crt {{.TLS.Both}} alpn h2 ssl-min-ver TLSv1.3{{else}}proto h2{{end}}
+	default_backend back
+backend back
+	http-reuse safe
+	server one {{.Backend}} proto h2
+`
+
+func startHAProxy(ctx context.Context, c Config) (*Running, error) {
+	return startProgram(ctx, c, "haproxy", haproxyConf, "-db", "-f", "{conf}")
+}

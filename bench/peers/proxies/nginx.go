@@ -1,0 +1,57 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proxies
+
+import "context"
+
+// nginx has one upstream connection for each call under way, so the pool has room
+// for those of all scenarios. grpc_buffer_size is what it reads at once from an upstream; 4 KiB
+// by default is little for a proxy that is to move large messages.
+const nginxConf = `daemon off;
+worker_processes {{.Threads}};
+{{if .Root}}user root;{{end}}
+pid {{.Dir}}/nginx.pid;
+error_log stderr error;
+events {
+	worker_connections {{.Connections}};
+}
+http {
+	access_log off;
+	client_body_temp_path {{.Dir}}/body;
+	proxy_temp_path {{.Dir}}/proxy;
+	fastcgi_temp_path {{.Dir}}/fastcgi;
+	uwsgi_temp_path {{.Dir}}/uwsgi;
+	scgi_temp_path {{.Dir}}/scgi;
+	client_max_body_size 0;
+	client_body_timeout 1h;
+	keepalive_timeout 1h;
+	keepalive_requests 1000000000;
+	http2_max_concurrent_streams 1000;
+	http2_body_preread_size 1m;
+	upstream back {
+		server {{.Backend}};
+		keepalive 2000;
+		keepalive_requests 1000000000;
+	}
+	server {
+		listen {{.Host}}:{{.Port}} http2{{if .TLS}} ssl{{end}};
+		{{with .TLS -}}
+		ssl_certificate {{.Cert}};
+		ssl_certificate_key {{.Key}};
+		ssl_protocols TLSv1.3;
+		ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
+		{{- end}}
+		location / {
+			grpc_pass grpc://back;
+			grpc_buffer_size 64k;
+			grpc_read_timeout 1h;
+			grpc_send_timeout 1h;
+		}
+	}
+}
+`
+
+func startNginx(ctx context.Context, c Config) (*Running, error) {
+	return startProgram(ctx, c, "nginx", nginxConf, "-p", "{dir}", "-e", "stderr", "-c", "{conf}")
+}

@@ -1,0 +1,225 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// none stands in a table where there is no figure.
+const none = "–"
+
+// Markdown returns a summary, and a table for each scenario.
+func (r *Run) Markdown() string {
+	var b strings.Builder
+	b.WriteString(r.Summary())
+	for _, s := range r.Scenarios {
+		fmt.Fprintf(&b, "\n### %s\n\n%s", s.Title, r.details(s))
+	}
+	b.WriteString(r.colophon())
+	return b.String()
+}
+
+// Summary returns one table: the cost of each proxy under each load.
+func (r *Run) Summary() string {
+	head := []string{"CPU of the proxy"}
+	for _, p := range r.Proxies {
+		head = append(head, p.Name)
+	}
+	var rows [][]string
+	for _, s := range r.Scenarios {
+		row := []string{fmt.Sprintf("%s: µs per %s", s.Title, s.Unit)}
+		if s.Idle {
+			row[0] = s.Title + ": KiB per connection"
+		}
+		for _, c := range s.Cells {
+			row = append(row, s.summarise(c))
+		}
+		rows = append(rows, row)
+	}
+	return table(head, rows)
+}
+
+func (s Scenario) summarise(c Cell) string {
+	m, ok := c.median(s.cost())
+	switch {
+	case !ok:
+		return "failed"
+	case len(c.Errors) > 0:
+		return fmt.Sprintf("%s (%d failed)", s.show(m), len(c.Errors))
+	}
+	return s.show(m)
+}
+
+// show writes a cost: microseconds, or KiB.
+func (s Scenario) show(cost float64) string {
+	if s.Idle {
+		return digits(cost / 1024)
+	}
+	return digits(cost / 1000)
+}
+
+// column is a figure of the detailed tables.
+type column struct {
+	head string
+	cell func(Cell) string
+}
+
+func (r *Run) details(s Scenario) string {
+	columns := r.columns(s)
+	head := []string{""}
+	for _, c := range columns {
+		head = append(head, c.head)
+	}
+	var rows [][]string
+	for _, c := range s.Cells {
+		row := []string{c.Proxy}
+		for _, column := range columns {
+			row = append(row, column.cell(c))
+		}
+		rows = append(rows, row)
+	}
+	text := table(head, rows)
+	for _, c := range s.Cells {
+		for _, e := range c.Errors {
+			text += fmt.Sprintf("\n%s failed: %s\n", c.Proxy, strings.Join(strings.Fields(e), " "))
+		}
+	}
+	return text
+}
+
+func (r *Run) columns(s Scenario) []column {
+	head := "CPU, µs per " + s.Unit
+	if s.Idle {
+		head = "memory, KiB per connection"
+	}
+	columns := []column{
+		{head, middle(s.cost(), s.show)},
+		{"least–most", func(c Cell) string {
+			spread, ok := c.spread(s.cost())
+			if !ok {
+				return none
+			}
+			return s.show(spread.Min) + "–" + s.show(spread.Max)
+		}},
+	}
+	if floor, ok := r.floor(s); ok {
+		columns = append(columns, column{"× TCP forwarder", ratioTo(floor, s.cost())})
+	}
+	if peer, ok := r.cheapest(s); ok {
+		columns = append(columns, column{"× " + peer.Proxy, ratioTo(peer, s.cost())})
+	}
+	if !s.Idle {
+		columns = append(columns,
+			column{"p50", middle(func(s Sample) float64 { return float64(s.P50) }, micros)},
+			column{"p99", middle(func(s Sample) float64 { return float64(s.P99) }, micros)},
+			column{s.Unit + "s/s", middle(func(s Sample) float64 { return s.Rate }, func(v float64) string { return fmt.Sprintf("%.0f", v) })},
+			column{"waits", middle(func(s Sample) float64 { return s.Switches }, digits)},
+			column{"allocations", middle(func(s Sample) float64 { return s.Objects }, digits)})
+	}
+	if s.counted() {
+		columns = append(columns, column{"system calls", middle(func(s Sample) float64 { return s.Syscalls }, digits)})
+	}
+	return append(columns, column{"RSS, MiB", middle(func(s Sample) float64 { return float64(s.RSS) }, func(v float64) string { return digits(v / (1 << 20)) })})
+}
+
+// counted tells whether system calls were counted.
+func (s Scenario) counted() bool {
+	for _, c := range s.Cells {
+		if m, ok := c.median(func(s Sample) float64 { return s.Syscalls }); ok && m >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// middle shows the median of a figure, unless it is negative.
+func middle(figure func(Sample) float64, show func(float64) string) func(Cell) string {
+	return func(c Cell) string {
+		m, ok := c.median(figure)
+		if !ok || m < 0 {
+			return none
+		}
+		return show(m)
+	}
+}
+
+func ratioTo(base Cell, figure func(Sample) float64) func(Cell) string {
+	return func(c Cell) string {
+		s, ok := ratio(c, base, figure)
+		if !ok {
+			return none
+		}
+		return fmt.Sprintf("%.2f", s.Median)
+	}
+}
+
+// colophon says under which conditions the figures came about.
+func (r *Run) colophon() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nMeasured %s: %s. Medians of %d rounds of %v, the proxies in turn, each with %d thread(s).\n",
+		r.Date, r.Machine, r.Rounds, r.Duration, r.Threads)
+	var others, ends []float64
+	for _, s := range r.Scenarios {
+		for _, c := range s.Cells {
+			for _, sample := range c.Samples {
+				others = append(others, 100*sample.Others)
+				if !s.Idle && s.Unit == "call" {
+					ends = append(ends, sample.EndsCPU/max(1, sample.CPU))
+				}
+			}
+		}
+	}
+	if len(others) > 0 {
+		o := spreadOf(others)
+		fmt.Fprintf(&b, "Of the machine's CPU time, what the benchmark did not start took %.0f %% (least %.0f, most %.0f).\n", o.Median, o.Min, o.Max)
+	}
+	if len(ends) > 0 {
+		e := spreadOf(ends)
+		fmt.Fprintf(&b, "Load and backend together used %.2f (%.2f to %.2f) times the CPU of the proxy between them.\n", e.Median, e.Min, e.Max)
+	}
+	for _, p := range r.Proxies {
+		fmt.Fprintf(&b, "\n- %s: %s", p.Name, p.About)
+		if p.Version != "" {
+			fmt.Fprintf(&b, " (%s)", p.Version)
+		}
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// table returns a Markdown table whose first column is text and whose others are
+// figures.
+func table(head []string, rows [][]string) string {
+	var b strings.Builder
+	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
+	line(head)
+	b.WriteString("|---|" + strings.Repeat("---:|", len(head)-1) + "\n")
+	for _, row := range rows {
+		line(row)
+	}
+	return b.String()
+}
+
+// digits writes a figure with three digits that count.
+func digits(v float64) string {
+	switch v = math.Abs(v); {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// micros writes nanoseconds as a time with a unit.
+func micros(ns float64) string {
+	if ns >= float64(time.Millisecond) {
+		return digits(ns/float64(time.Millisecond)) + " ms"
+	}
+	return digits(ns/float64(time.Microsecond)) + " µs"
+}
