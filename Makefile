@@ -5,7 +5,7 @@
 # by make alone. A target's "## text" is its line in `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race build fmt lint conformance compat bench-library clients generate tidy check clean
+.PHONY: help demo test race build fmt lint conformance compat bench-library bench-peers clients generate tidy check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ compat: ## run the ancestor's own tests against package proxy
 
 bench-library: ## measure package proxy beside its ancestor, CPU and memory per call
 	cd bench && go run ./cmd/library
+
+bench-peers: ## measure the relay beside other proxies (docs/benchmarks.md)
+	cd bench/peers && go run .
 clients: ## run grpcurl, Python and Node.js against the daemon (needs: clients/README.md)
 	cd clients && go test -count=1 -v .
 

@@ -83,13 +83,14 @@ func (r *Run) details(s Scenario) string {
 		}
 		rows = append(rows, row)
 	}
-	text := table(head, rows)
+	var text strings.Builder
+	text.WriteString(table(head, rows))
 	for _, c := range s.Cells {
 		for _, e := range c.Errors {
-			text += fmt.Sprintf("\n%s failed: %s\n", c.Proxy, strings.Join(strings.Fields(e), " "))
+			fmt.Fprintf(&text, "\n%s failed: %s\n", c.Proxy, strings.Join(strings.Fields(e), " "))
 		}
 	}
-	return text
+	return text.String()
 }
 
 func (r *Run) columns(s Scenario) []column {
