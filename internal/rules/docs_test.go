@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -67,5 +68,51 @@ func TestDeadLinks(t *testing.T) {
 	want := []string{"README.md: link to docs/b.md, which is not there", "docs/a.md: link to ../docs/c.md, which is not there"}
 	if len(got) != len(want) || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("dead links = %q, want %q", got, want)
+	}
+}
+
+// offMap returns the directories of packages that text does not name, in
+// backquotes. A package is on the map also by the directory above it.
+func offMap(files []sourceFile, text string) []string {
+	var missing []string
+	for _, f := range files {
+		dir := path.Dir(f.name)
+		if f.mod != "." {
+			dir = f.mod // other modules are named as a whole
+		}
+		named := strings.Contains(text, "`"+dir+"`") || strings.Contains(text, "`"+path.Dir(dir)+"`")
+		if !named && !slices.Contains(missing, dir) {
+			missing = append(missing, dir)
+		}
+	}
+	return missing
+}
+
+func TestPackageMap(t *testing.T) {
+	t.Parallel()
+	text, err := fs.ReadFile(repository(), "ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range offMap(load(t, repository()), string(text)) {
+		t.Errorf("%s is not in ARCHITECTURE.md, which has a line for every package and module", dir)
+	}
+}
+
+func TestOffMap(t *testing.T) {
+	t.Parallel()
+	source := &fstest.MapFile{Data: []byte("package p\n")}
+	files := load(t, fstest.MapFS{
+		"a/a.go":       source,
+		"a/b/b.go":     source,
+		"c/c.go":       source,
+		"m/go.mod":     {Data: []byte("module m\n")},
+		"m/deep/er.go": source,
+		"n/go.mod":     {Data: []byte("module n\n")},
+		"n/n.go":       source,
+	})
+	got := offMap(files, "| `a` | | `m` | c n")
+	if want := []string{"c", "n"}; !slices.Equal(got, want) {
+		t.Errorf("off the map = %q, want %q", got, want)
 	}
 }
