@@ -50,7 +50,8 @@ type EndpointConfig struct {
 	// Dial makes the connections; nil dials the address: host:port, or unix:path.
 	Dial func(ctx context.Context) (net.Conn, error)
 
-	// ConnectTimeout bounds one attempt: dial, TLS handshake and the upstream's SETTINGS. Default 20 s.
+	// ConnectTimeout bounds one attempt: dial, TLS handshake and the upstream's SETTINGS. Default
+	// 10 s: with the longest pause after it, an endpoint that comes back is in use within 30 s.
 	ConnectTimeout time.Duration
 
 	// MaxConnections bounds the connections; a further one is made when every other has as many
@@ -65,7 +66,9 @@ type EndpointConfig struct {
 	BackoffBase, BackoffMax time.Duration
 
 	// KeepaliveTime and KeepaliveTimeout: a PING after so much silence of a connection with calls, and
-	// the end when it is not answered. Defaults 30 s and 10 s; negative: no PINGs.
+	// the end when it is not answered. Defaults 30 s and 10 s; negative: no PINGs. An upstream that sends
+	// no messages gets one in 5 minutes at most, and one more when calls are sent to it: gRPC servers
+	// cut off who sends more (gRFC A8).
 	KeepaliveTime, KeepaliveTimeout time.Duration
 
 	// MaxHeaderBytes bounds a response's header list. Default 64 KiB.
@@ -103,6 +106,7 @@ type Endpoint struct {
 	useless int // connections in a row that were lost at once and had served nobody
 	err     error
 	retry   *time.Timer
+	pause   time.Time // no attempt before: the pause after a failure
 	closed  bool
 	changed chan struct{} // closed at the next change of state
 }
@@ -119,7 +123,7 @@ func NewEndpoint(addr string, cfg EndpointConfig) *Endpoint {
 
 // newEndpoint returns an endpoint that does nothing yet.
 func newEndpoint(addr string, cfg EndpointConfig) *Endpoint {
-	cfg.ConnectTimeout = or(cfg.ConnectTimeout, 20*time.Second)
+	cfg.ConnectTimeout = or(cfg.ConnectTimeout, 10*time.Second)
 	cfg.MaxConnections = or(cfg.MaxConnections, 16)
 	cfg.MaxWaiting = or(cfg.MaxWaiting, 1000)
 	cfg.BackoffBase = or(cfg.BackoffBase, time.Second)
@@ -278,6 +282,7 @@ func (e *Endpoint) connect() (*upConn, error) {
 		SettingsTimeout:  e.cfg.ConnectTimeout,
 		KeepaliveTime:    e.cfg.KeepaliveTime,
 		KeepaliveTimeout: e.cfg.KeepaliveTimeout,
+		KeepaliveRest:    pingRest,
 		Budget:           e.cfg.Buffer.budget,
 	}, u)
 	return u, nil
@@ -308,6 +313,10 @@ func handshake(ctx context.Context, nc net.Conn, cfg *tls.Config) (net.Conn, err
 	}
 	return tc, nil
 }
+
+// pingRest is what gRPC servers want between two PINGs while they send nothing (gRFC A8: 5 min), and
+// something for networks that jitter.
+const pingRest = 5*time.Minute + 10*time.Second
 
 var (
 	errNoSettings = errors.New("connection ended before the server's SETTINGS")

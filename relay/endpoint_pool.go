@@ -78,7 +78,7 @@ func (e *Endpoint) enqueue(c *Call, b *h2.Batch) submission {
 // growLocked starts a further connection for calls that wait, where those that are there have no
 // room. mu is held.
 func (e *Endpoint) growLocked() {
-	if e.dialing > 0 || len(e.conns) >= e.cfg.MaxConnections || len(e.conns) == 0 && e.fails > 0 {
+	if e.dialing > 0 || len(e.conns) >= e.cfg.MaxConnections || time.Now().Before(e.pause) {
 		return
 	}
 	for _, u := range e.conns {
@@ -215,9 +215,12 @@ func (e *Endpoint) removeLocked(u *upConn) {
 func (e *Endpoint) failed(err error) {
 	e.fails++
 	e.err = fmt.Errorf("%s: %w", e.addr, err)
-	if !e.closed {
-		e.retry = time.AfterFunc(e.backoff(), e.redial)
+	if e.closed {
+		return
 	}
+	d := e.backoff()
+	e.pause = time.Now().Add(d)
+	e.retry = time.AfterFunc(d, e.redial)
 }
 
 // connEnded is told when an attempt failed (u is nil, or was not ready) or a
@@ -252,7 +255,7 @@ func (e *Endpoint) backoff() time.Duration {
 func (e *Endpoint) redial() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.conns) == 0 && e.dialing == 0 {
+	if e.dialing == 0 && (len(e.conns) == 0 || len(e.waiting) > 0 && len(e.conns) < e.cfg.MaxConnections) {
 		e.dialLocked()
 	}
 }

@@ -80,6 +80,10 @@ type Config struct {
 	// 0 means no PINGs.
 	KeepaliveTime, KeepaliveTimeout time.Duration
 
+	// KeepaliveRest is the least time between PINGs to a peer that sends neither HEADERS nor DATA, save for one.
+	// Default none.
+	KeepaliveRest time.Duration
+
 	// WriteTimeout ends a connection whose socket accepted nothing for so
 	// long although data waited. Default 30 s.
 	WriteTimeout time.Duration

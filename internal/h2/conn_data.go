@@ -59,6 +59,7 @@ func (c *Conn) takeData(h frame.Header, n int, end bool) (*Stream, *frame.Error)
 	if ferr := s.checkBody(n, end); ferr != nil {
 		return nil, ferr
 	}
+	c.keepalive.heard = true
 	if end {
 		c.endRecv(&c.batch, s)
 	}

@@ -75,6 +75,7 @@ func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *fr
 		head.TooLarge = err
 	}
 	c.mu.Lock()
+	c.keepalive.heard = true
 	s := c.streams[id]
 	if s == nil && !c.cfg.Client && id&1 == 1 && id > c.lastPeer {
 		return c.openPeer(id, head, self) // unlocks

@@ -25,7 +25,11 @@ type drainState struct {
 
 // keepalive is our own PINGs to see whether the peer lives.
 type keepalive struct {
-	sent time.Time // zero: none on its way
+	sent  time.Time // zero: none on its way
+	last  time.Time // when the last was sent
+	mark  int64     // Conn.appended after it
+	heard bool      // HEADERS or DATA came since
+	extra bool      // one was sent within KeepaliveRest since then
 }
 
 // rtt measures the round-trip time by PINGs while DATA comes in.
@@ -220,13 +224,32 @@ func (c *Conn) tickKeepalive(b *Batch, now time.Time) {
 	if c.cfg.KeepaliveTime <= 0 || c.active == 0 && c.cfg.Client {
 		return
 	}
+	k := &c.keepalive
 	lastRead := time.Unix(0, c.lastRead.Load())
-	if lastRead.After(c.keepalive.sent) {
-		c.keepalive.sent = time.Time{}
+	if !lastRead.Before(k.sent) {
+		k.sent = time.Time{}
 	}
-	if c.keepalive.sent.IsZero() && now.Sub(lastRead) > c.cfg.KeepaliveTime {
-		c.keepalive.sent = now
-		c.put(frame.AppendPing(c.buffer(), false, pingAlive))
-		b.touch(c)
+	if !k.sent.IsZero() || now.Sub(lastRead) <= c.cfg.KeepaliveTime || !c.mayPing(now) {
+		return
 	}
+	c.put(frame.AppendPing(c.buffer(), false, pingAlive))
+	k.sent, k.last, k.mark, k.heard = now, now, c.appended, false
+	b.touch(c)
+}
+
+// mayPing keeps our PINGs within what gRPC servers allow (gRFC A8): one after each HEADERS or DATA frame of
+// theirs, then one in KeepaliveRest. Of the two that they forgive we use one, where something
+// went out since the last: a connection with new calls must not stay unwatched. mu is held.
+func (c *Conn) mayPing(now time.Time) bool {
+	k := &c.keepalive
+	switch {
+	case k.heard:
+		k.extra = false
+	case now.Sub(k.last) >= c.cfg.KeepaliveRest:
+	case !k.extra && c.appended > k.mark:
+		k.extra = true
+	default:
+		return false
+	}
+	return true
 }

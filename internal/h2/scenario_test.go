@@ -124,7 +124,7 @@ func configTimes(cfg *Config) map[string]*time.Duration {
 		"reset-period": &cfg.ResetPeriod, "ping-interval": &cfg.MinPingInterval,
 		"settings-timeout": &cfg.SettingsTimeout, "idle": &cfg.IdleTimeout,
 		"age": &cfg.MaxAge, "grace": &cfg.MaxAgeGrace, "write-timeout": &cfg.WriteTimeout,
-		"keepalive": &cfg.KeepaliveTime, "keepalive-timeout": &cfg.KeepaliveTimeout,
+		"keepalive": &cfg.KeepaliveTime, "keepalive-timeout": &cfg.KeepaliveTimeout, "keepalive-rest": &cfg.KeepaliveRest,
 	}
 }
 

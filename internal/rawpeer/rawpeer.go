@@ -25,6 +25,9 @@ import (
 // DefaultPatience bounds each read of a frame, so that a test fails instead of hanging.
 const DefaultPatience = 20 * time.Second
 
+// maxFrame is the largest payload that every peer accepts.
+const maxFrame = 16 << 10
+
 // refillAt is half of the initial window.
 const refillAt = 32 << 10
 
@@ -236,13 +239,13 @@ func (p *Peer) Ping(ack bool, data [8]byte) error {
 func (p *Peer) Headers(id uint32, end bool, pairs ...string) error {
 	return p.write(func() error {
 		block := p.encode(pairs)
-		first := block[:min(len(block), 16<<10)]
+		first := block[:min(len(block), maxFrame)]
 		block = block[len(first):]
 		err := p.fr.WriteHeaders(http2.HeadersFrameParam{
 			StreamID: id, BlockFragment: first, EndStream: end, EndHeaders: len(block) == 0,
 		})
 		for err == nil && len(block) > 0 {
-			next := block[:min(len(block), 16<<10)]
+			next := block[:min(len(block), maxFrame)]
 			block = block[len(next):]
 			err = p.fr.WriteContinuation(id, len(block) == 0, next)
 		}
@@ -258,9 +261,17 @@ func (p *Peer) encode(pairs []string) []byte {
 	return bytes.Clone(p.block.Bytes())
 }
 
-// Data sends a DATA frame.
+// Data sends data in DATA frames of at most 16 KiB, whatever the windows say.
 func (p *Peer) Data(id uint32, end bool, data []byte) error {
-	return p.write(func() error { return p.fr.WriteData(id, end, data) })
+	return p.write(func() error {
+		for len(data) > maxFrame {
+			if err := p.fr.WriteData(id, false, data[:maxFrame]); err != nil {
+				return err
+			}
+			data = data[maxFrame:]
+		}
+		return p.fr.WriteData(id, end, data)
+	})
 }
 
 // Reset sends a RST_STREAM frame.
