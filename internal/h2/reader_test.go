@@ -22,17 +22,17 @@ type frameReader struct {
 	in     bytes.Buffer
 	framer *http2.Framer
 	dec    *hpack.Decoder
-	client bool // the connection under test is a client: a preface comes first
+	begun  bool // the preface came, if the connection under test is a client
 
 	block  []byte
 	split  []string // lengths of the block's frames so far
 	fields []hpack.HeaderField
 	got    pattern
-	seen   func(f http2.Frame, fields []hpack.HeaderField) // told of each frame; may be nil
+	*referee
 }
 
 func newFrameReader(client bool) *frameReader {
-	r := &frameReader{client: client, got: pattern{}}
+	r := &frameReader{begun: !client, got: pattern{}, referee: newReferee(client)}
 	r.framer = http2.NewFramer(nil, &r.in)
 	r.framer.SetMaxReadFrameSize(frame.MaxMaxFrameSize)
 	r.dec = hpack.NewDecoder(4096, func(f hpack.HeaderField) { r.fields = append(r.fields, f) })
@@ -42,15 +42,15 @@ func newFrameReader(client bool) *frameReader {
 // feed takes octets and returns the frames that are complete, each as text.
 func (r *frameReader) feed(p []byte) (shown []string) {
 	r.in.Write(p)
-	if r.client && r.in.Len() >= len(frame.ClientPreface) {
-		r.client = false
+	if !r.begun && r.in.Len() >= len(frame.ClientPreface) {
+		r.begun = true
 		if got := string(r.in.Next(len(frame.ClientPreface))); got == frame.ClientPreface {
 			shown = append(shown, "PREFACE")
 		} else {
 			shown = append(shown, "WRONG PREFACE "+strconv.Quote(got))
 		}
 	}
-	for !r.client && r.in.Len() >= frame.HeaderLen {
+	for r.begun && r.in.Len() >= frame.HeaderLen {
 		h := frame.ParseHeader(r.in.Bytes())
 		if r.in.Len() < frame.HeaderLen+int(h.Length) {
 			break
@@ -60,11 +60,22 @@ func (r *frameReader) feed(p []byte) (shown []string) {
 			shown = append(shown, "ILLEGAL FRAME: "+err.Error())
 			continue
 		}
+		if complaint := r.size(f); complaint != "" {
+			shown = append(shown, "ILLEGAL FRAME: "+complaint)
+		}
 		if s := r.show(f); s != "" {
 			shown = append(shown, s)
 		}
 	}
 	return shown
+}
+
+// complain adds what the referee has against a frame.
+func (r *frameReader) complain(text string, f http2.Frame, end bool) string {
+	if complaint := r.judge(f, end); complaint != "" {
+		return text + " ILLEGAL FRAME: " + complaint
+	}
+	return text
 }
 
 // show returns the notation of a frame, or "" for one whose header block goes on.
@@ -94,14 +105,7 @@ func (r *frameReader) show(f http2.Frame) string {
 	default:
 		text = f.Header().String()
 	}
-	r.tell(f, nil)
-	return text
-}
-
-func (r *frameReader) tell(f http2.Frame, fields []hpack.HeaderField) {
-	if r.seen != nil {
-		r.seen(f, fields)
-	}
+	return r.complain(text, f, false)
 }
 
 func ending(end bool) string {
@@ -139,14 +143,13 @@ func (r *frameReader) fragment(f http2.Frame, p []byte, done, end bool) string {
 	if err := r.dec.Close(); err != nil {
 		return "ILLEGAL HEADER BLOCK: " + err.Error()
 	}
-	r.tell(f, r.fields)
 	first, end := strings.CutSuffix(r.split[0], "end")
 	text := fmt.Sprintf("HEADERS %d%s", f.Header().StreamID, ending(end))
 	if n := len(r.split); n > 1 {
 		r.split[0] = first
 		text += " split=" + strings.Join(r.split[:n-1], ",")
 	}
-	return text + showUpdates(r.block) + showFields(r.fields)
+	return r.complain(text+showUpdates(r.block)+showFields(r.fields), f, end)
 }
 
 // showUpdates shows the size updates with which a block begins (RFC 7541 section 6.3).

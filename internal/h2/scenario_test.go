@@ -163,6 +163,7 @@ func (c *scenario) send(text string) {
 			}
 		}
 	}
+	c.reader.sent(out)
 	// The connection may end in the midst of them.
 	c.peer.SetWriteDeadline(time.Now().Add(time.Hour)) //nolint:errcheck // never fails here
 	c.peer.Write(out)                                  //nolint:errcheck // shows in what comes of it
