@@ -22,6 +22,7 @@ type owner struct {
 	refuse bool // NewStream refuses
 
 	onNewStream func() // called by NewStream; may be nil
+	app         *echo  // answers; may be nil
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -59,7 +60,7 @@ func (o *owner) NewStream(*Conn) *Stream {
 	return &Stream{Owner: o}
 }
 
-func (o *owner) Headers(s *Stream, _ *Batch, h Head) {
+func (o *owner) Headers(s *Stream, b *Batch, h Head) {
 	o.mu.Lock()
 	o.streams[s.ID()] = s
 	o.mu.Unlock()
@@ -68,6 +69,9 @@ func (o *owner) Headers(s *Stream, _ *Batch, h Head) {
 		tooLarge = " too large: " + h.TooLarge.Error()
 	}
 	o.note("headers %d%s%s%s", s.ID(), ending(h.EndStream), showFields(foreign(h.Fields)), tooLarge)
+	if o.app != nil {
+		o.app.headers(s, b, h)
+	}
 }
 
 // foreign has the fields as the other implementation's type.
@@ -88,12 +92,15 @@ func own(fields []xhpack.HeaderField) []hpack.Field {
 	return list
 }
 
-func (o *owner) Data(s *Stream, _ *Batch, p []byte, end bool) int {
+func (o *owner) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	o.mu.Lock()
 	shown := o.got.showPayload(s.ID(), p)
 	o.mu.Unlock()
 	o.note("data %d%s%s", s.ID(), ending(end), shown)
-	if o.hold {
+	switch {
+	case o.app != nil:
+		return o.app.data(s, b, p, end)
+	case o.hold:
 		return 0
 	}
 	return len(p)
@@ -123,7 +130,12 @@ func why(err error) string {
 	return scope + ferr.Code.String() + " " + ferr.Reason
 }
 
-func (o *owner) Credit(s *Stream, _ *Batch, n int) { o.note("credit %d %d", s.ID(), n) }
+func (o *owner) Credit(s *Stream, b *Batch, n int) {
+	o.note("credit %d %d", s.ID(), n)
+	if o.app != nil {
+		o.app.credit(s, b, n)
+	}
+}
 
 func (o *owner) Released(*Stream) {}
 

@@ -60,6 +60,20 @@ func flagged(l *line, word string, f frame.Flags) frame.Flags {
 	return 0
 }
 
+// line returns the octets of what follows ">": frames with semicolons between them.
+func (w *frameWriter) line(text string) (out []byte) {
+	n, text := repeat(text)
+	for range n {
+		for _, f := range split(text, ';') {
+			m, f := repeat(f)
+			for range m {
+				out = append(out, w.frame(parseLine(f))...)
+			}
+		}
+	}
+	return out
+}
+
 // frame returns the octets of one frame, or of several, in the notation.
 func (w *frameWriter) frame(l *line) []byte {
 	defer l.rest()

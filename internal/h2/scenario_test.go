@@ -153,20 +153,15 @@ func (c *scenario) shakeHands(client bool) {
 
 // send writes frames as the peer, all with one write.
 func (c *scenario) send(text string) {
-	var out []byte
-	n, text := repeat(text)
-	for range n {
-		for _, f := range split(text, ';') {
-			m, f := repeat(f)
-			for range m {
-				out = append(out, c.writer.frame(parseLine(f))...)
-			}
-		}
-	}
-	c.reader.sent(out)
+	c.write(c.writer.line(text))
+}
+
+// write writes octets as the peer.
+func (c *scenario) write(p []byte) {
+	c.reader.sent(p)
 	// The connection may end in the midst of them.
 	c.peer.SetWriteDeadline(time.Now().Add(time.Hour)) //nolint:errcheck // never fails here
-	c.peer.Write(out)                                  //nolint:errcheck // shows in what comes of it
+	c.peer.Write(p)                                    //nolint:errcheck // shows in what comes of it
 }
 
 // do carries out commands of the owner, all in one batch.
