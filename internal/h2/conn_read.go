@@ -213,6 +213,10 @@ func (c *Conn) streamError(ferr *frame.Error) *frame.Error {
 		// Section 6.4: "RST_STREAM frames MUST NOT be sent for a stream in the "idle" state."
 		c.mu.Unlock()
 		return &frame.Error{Code: ferr.Code, Reason: ferr.Reason, Detail: ferr.Detail}
+	case c.resets.has(ferr.StreamID):
+		// Section 5.4.2: "an endpoint SHOULD NOT send more than one RST_STREAM frame for any stream".
+		c.mu.Unlock()
+		return c.glitch("errors_on_reset_stream")
 	default:
 		c.resets.add(ferr.StreamID)
 		c.put(frame.AppendRST(c.buffer(), ferr.StreamID, ferr.Code))

@@ -18,7 +18,7 @@ import (
 type referee struct {
 	client  bool // the connection under test is a client
 	streams map[uint32]*refStream
-	lastID  uint32 // the highest that the connection opened
+	lastID  uint32 // the highest that the client opened
 	lastOut uint32 // of its GOAWAY
 
 	// What the connection may send.
@@ -106,6 +106,7 @@ func (r *referee) sentFrame(h frame.Header, p []byte) {
 	case frame.TypeHeaders:
 		if s == nil && !r.client {
 			s = r.newStream(h.StreamID, r.latest(), r.ackedN+len(r.settings))
+			r.lastID = max(r.lastID, h.StreamID)
 		}
 		if s != nil {
 			s.peerEnded = s.peerEnded || end
@@ -233,6 +234,8 @@ func (r *referee) openStreams() (n int) {
 func (r *referee) reset(f *http2.RSTStreamFrame) string {
 	s := r.streams[f.StreamID]
 	switch {
+	case s == nil && f.StreamID%2 == 1 && f.StreamID < r.lastID:
+		s = r.newStream(f.StreamID, r.acked, r.ackedN) // left out, and so closed
 	case s == nil:
 		return fmt.Sprintf("RST_STREAM on idle stream %d", f.StreamID)
 	case s.reset:
