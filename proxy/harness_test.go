@@ -246,8 +246,14 @@ func openContext(t testing.TB, ctx context.Context, conn *grpc.ClientConn, metho
 	return s
 }
 
+// stream is what both sides of a call have in common.
+type stream interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
 // send sends one message. io.EOF is not a failure: the status says more.
-func send(t testing.TB, s grpc.Stream, payload string) {
+func send(t testing.TB, s stream, payload string) {
 	t.Helper()
 
 	if err := s.SendMsg(proxy.NewFrame([]byte(payload))); err != nil && !errors.Is(err, io.EOF) {
@@ -256,7 +262,7 @@ func send(t testing.TB, s grpc.Stream, payload string) {
 }
 
 // recv receives one message that must come.
-func recv(t testing.TB, s grpc.Stream) string {
+func recv(t testing.TB, s stream) string {
 	t.Helper()
 
 	payload, err := tryRecv(s)
@@ -267,7 +273,7 @@ func recv(t testing.TB, s grpc.Stream) string {
 	return payload
 }
 
-func tryRecv(s grpc.Stream) (string, error) {
+func tryRecv(s stream) (string, error) {
 	f := proxy.NewFrame(nil).(*proxy.Frame)
 	err := s.RecvMsg(f)
 
@@ -275,7 +281,7 @@ func tryRecv(s grpc.Stream) (string, error) {
 }
 
 // collect receives until the end and returns the messages and what the stream ended with, nil for OK.
-func collect(s grpc.Stream) (messages []string, err error) {
+func collect(s stream) (messages []string, err error) {
 	for {
 		m, err := tryRecv(s)
 		if err == io.EOF {

@@ -34,11 +34,9 @@ func newHTTP1Server(s *Server) *http1Server {
 		IdleTimeout:       s.Limits.IdleTimeout,
 		MaxHeaderBytes:    int(or(s.Limits.MaxHeaderBytes, 16<<10)),
 	}
-	x.done.Add(1)
-	go func() { // ends when shutdown or close closes the listener
-		defer x.done.Done()
+	x.done.Go(func() { // ends when shutdown or close closes the listener
 		x.srv.Serve(x) //nolint:errcheck // always http.ErrServerClosed
-	}()
+	})
 	return x
 }
 

@@ -23,11 +23,9 @@ func NewLocalEndpoint(name string, serve func(net.Listener) error, cfg EndpointC
 	cfg.Dial = func(ctx context.Context) (net.Conn, error) { return l.DialContext(ctx) }
 	e := newEndpoint(name, cfg)
 	e.local = l
-	e.runs.Add(1)
-	go func() { // ends when Close closes the listener
-		defer e.runs.Done()
+	e.runs.Go(func() { // ends when Close closes the listener
 		serve(l) //nolint:errcheck // that no connection can be made tells more
-	}()
+	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.dialLocked()

@@ -133,7 +133,7 @@ func TestCodeOfReset(t *testing.T) {
 		frame.RefusedStream: codes.Unavailable, frame.Cancel: codes.Canceled,
 		frame.EnhanceYourCalm: codes.ResourceExhausted, frame.InadequateSecurity: codes.PermissionDenied,
 	}
-	for c := frame.Code(0); c < 20; c++ {
+	for c := range frame.Code(20) {
 		w, ok := want[c]
 		if !ok {
 			w = codes.Internal

@@ -39,18 +39,19 @@ func playFile(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	prose, scenarios := cutScenarios(string(text))
-	got := prose
+	var got strings.Builder
+	got.WriteString(prose)
 	for _, s := range scenarios {
-		synctest.Test(t, func(t *testing.T) { got += play(t, s) })
+		synctest.Test(t, func(t *testing.T) { got.WriteString(play(t, s)) })
 	}
 	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	if got != string(text) {
-		t.Errorf("%s: %s", file, firstDifference(string(text), got))
+	if got.String() != string(text) {
+		t.Errorf("%s: %s", file, firstDifference(string(text), got.String()))
 	}
 }
 
