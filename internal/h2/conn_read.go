@@ -259,6 +259,10 @@ func (c *Conn) endAll(err error) {
 	c.closed = true
 	left := c.removeAbove(0)
 	sent := c.flushed
+	if c.writing {
+		// A write is under way: all of it may have left already.
+		sent = c.appended - int64(len(c.out))
+	}
 	c.mu.Unlock()
 	for _, s := range left {
 		c.events.End(s, &c.batch, End{Code: frame.InternalError, Unprocessed: s.mark >= sent, Err: err})

@@ -89,6 +89,19 @@ func TestServeWaitsForWriters(t *testing.T) {
 	}
 }
 
+// The connection is lost while the write that opens a stream is under way: all of
+// it may have reached the peer, so the stream does not count as unprocessed.
+func TestLostWhileStreamOpens(t *testing.T) {
+	t.Parallel()
+	bubble(t, "client", func(c *scenario) {
+		goOn := c.begin("open end request")
+		c.peer.CloseWrite()
+		synctest.Wait()
+		goOn()
+		c.expect("* end 1 INTERNAL_ERROR: EOF", "< EOF", "* closed: EOF")
+	})
+}
+
 // A write that has just begun is no stall, however long nothing was written before.
 func TestNoStallWithoutWaiting(t *testing.T) {
 	t.Parallel()
