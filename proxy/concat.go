@@ -5,7 +5,6 @@ package proxy
 
 import (
 	"slices"
-	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -32,14 +31,19 @@ const (
 type concat struct {
 	fan *fanout
 
-	mu         sync.Mutex // also guards the sending side of the caller's stream
-	kind       kind       // guarded by mu
-	headersDue int        // guarded by mu; targets that may still bring a header
-	headerSent bool       // guarded by mu
-	merged     int        // guarded by mu; bytes in the parts of all targets
+	// turn is a lock that may be held for long, by whoever sends to a caller that does not read. It guards the
+	// sending side of the caller's stream and what follows.
+	turn       chan struct{}
+	kind       kind
+	headersDue int  // targets that may still bring a header
+	headerSent bool // or a message, which brings an empty one
+	merged     int  // bytes in the parts of all targets
 }
 
-// part is what concat holds of one target of a call that is not streaming. It is guarded by concat.mu.
+func (a *concat) lock()   { a.turn <- struct{}{} }
+func (a *concat) unlock() { <-a.turn }
+
+// part is what concat holds of one target of a call that is not streaming. It is guarded by concat.turn.
 type part struct {
 	header   metadata.MD // nil if there is none
 	spoiled  bool        // a hook failed on it from another target's goroutine; the answer has that error already
@@ -52,6 +56,7 @@ type part struct {
 
 func (a *concat) init(f *fanout) {
 	a.fan, a.headersDue = f, len(f.targets)
+	a.turn = make(chan struct{}, 1)
 
 	if detect := f.handler.options.streamedDetector; detect != nil {
 		a.kind = f.detectKind(detect)
@@ -73,8 +78,8 @@ func (f *fanout) detectKind(detect StreamedDetectorFunc) (k kind) {
 // header takes note of a target's header, or that it brings none. A streaming call gets the header that comes first; to
 // a call whose answers are joined all of them matter, and go out together as soon as no other can come.
 func (a *concat) header(t *fanTarget, md metadata.MD) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.lock()
+	defer a.unlock()
 
 	t.part.header = md
 	a.headersDue--
@@ -88,7 +93,7 @@ func (a *concat) header(t *fanTarget, md metadata.MD) {
 	}
 }
 
-// sendHeader sends the headers that are there, in the order of the targets. mu is held.
+// sendHeader sends the headers that are there, in the order of the targets. turn is held.
 func (a *concat) sendHeader() {
 	var joined metadata.MD
 
@@ -116,7 +121,7 @@ func (a *concat) sendHeader() {
 
 // message takes a response. The frame stays the caller's. An error means that the target's part in the call is over.
 func (a *concat) message(t *fanTarget, f *Frame) error {
-	a.mu.Lock()
+	a.lock()
 	kind := a.kind
 
 	// A second message of one backend shows a stream. So does a message that comes before the caller has half-closed: to
@@ -127,7 +132,7 @@ func (a *concat) message(t *fanTarget, f *Frame) error {
 	}
 
 	spoiled := t.part.spoiled
-	a.mu.Unlock()
+	a.unlock()
 
 	if spoiled {
 		return errSpoiled
@@ -138,8 +143,8 @@ func (a *concat) message(t *fanTarget, f *Frame) error {
 		return err
 	}
 
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.lock()
+	defer a.unlock()
 
 	if kind == kindStreaming {
 		return a.sendMessage(m)
@@ -159,7 +164,7 @@ func (a *concat) message(t *fanTarget, f *Frame) error {
 // errSpoiled ends a target whose answer was spoiled by a hook that ran on another goroutine, which has reported it.
 var errSpoiled = status.Error(codes.Internal, "proxy: a hook failed")
 
-// resend passes a message on in its streaming form after all. mu is held.
+// resend passes a message on in its streaming form after all. turn is held.
 func (a *concat) resend(t *fanTarget, f *Frame) error {
 	m, err := t.appendInfo(true, f)
 	if err != nil {
@@ -169,7 +174,7 @@ func (a *concat) resend(t *fanTarget, f *Frame) error {
 	return a.sendMessage(m)
 }
 
-// sendMessage sends and frees m. mu is held, so that a caller who does not read makes all targets wait.
+// sendMessage sends and frees m. turn is held, so that a caller who does not read makes all targets wait.
 func (a *concat) sendMessage(m *Frame) error {
 	defer m.free()
 
@@ -185,7 +190,7 @@ func (a *concat) sendMessage(m *Frame) error {
 	return nil
 }
 
-// keep holds m until the answers are joined. mu is held.
+// keep holds m until the answers are joined. turn is held.
 func (a *concat) keep(t *fanTarget, m *Frame) error {
 	limit, n := a.fan.handler.options.fanoutLimits.MergedBytes, m.Len()
 
@@ -204,7 +209,7 @@ func (a *concat) keep(t *fanTarget, m *Frame) error {
 	return nil
 }
 
-// becomeStreaming sends what was held back, each message for itself. mu is held.
+// becomeStreaming sends what was held back, each message for itself. turn is held.
 func (a *concat) becomeStreaming() {
 	a.kind = kindStreaming
 	a.sendHeader()
@@ -236,15 +241,15 @@ func (a *concat) becomeStreaming() {
 
 // failure takes the error that ended a target.
 func (a *concat) failure(t *fanTarget, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.lock()
+	defer a.unlock()
 
 	if !t.part.spoiled {
 		a.report(t, err)
 	}
 }
 
-// report puts an error into the answer, or ends the call with it when the backend makes no message of it. mu is held.
+// report puts an error into the answer, or ends the call with it when the backend makes no message of it. turn is held.
 func (a *concat) report(t *fanTarget, cause error) {
 	if a.fan.ctx.Err() != nil {
 		return
@@ -276,8 +281,8 @@ func (a *concat) report(t *fanTarget, cause error) {
 
 // finish sends the joined answer of a call that is not streaming. The targets have ended, all of them well enough.
 func (a *concat) finish() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.lock()
+	defer a.unlock()
 
 	joined, found := a.join()
 	defer joined.free()
@@ -296,14 +301,14 @@ func (a *concat) finish() error {
 
 // discard frees what finish would have sent.
 func (a *concat) discard() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.lock()
+	defer a.unlock()
 
 	joined, _ := a.join()
 	joined.free()
 }
 
-// join moves the messages of all targets into one, in their order. It reports whether there was any. mu is held.
+// join moves the messages of all targets into one, in their order. It reports whether there was any. turn is held.
 func (a *concat) join() (joined *Frame, found bool) {
 	joined = &Frame{}
 

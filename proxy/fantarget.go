@@ -34,7 +34,7 @@ type fanTarget struct {
 	errMu      sync.Mutex
 	requestErr error // guarded by errMu; why the requests ended before their end
 
-	part part // what the answer keeps of this target: guarded by concat.mu
+	part part // what the answer keeps of this target: guarded by concat.turn
 }
 
 func (t *fanTarget) init(f *fanout, b Backend, index int) {

@@ -92,8 +92,17 @@ func listen(t testing.TB) (net.Listener, string) {
 	return l, l.Addr().String()
 }
 
+// blackHole is an address that never answers.
+const blackHole = "black-hole"
+
 // connect is the dialer of all connections.
 func connect(ctx context.Context, addr string) (net.Conn, error) {
+	if addr == blackHole {
+		<-ctx.Done()
+
+		return nil, ctx.Err()
+	}
+
 	if l, ok := memoryListeners.Load(addr); ok {
 		return l.(*bufconn.Listener).DialContext(ctx)
 	}

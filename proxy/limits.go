@@ -14,8 +14,8 @@ type FanoutLimits struct {
 
 	// QueuedMessages and QueuedBytes bound the requests that wait for one backend which is slower than the caller. The
 	// backends share the bytes of a request, and a request of any size is taken while the queue has room at all. When a
-	// queue is full the caller has to wait; the other backends meanwhile get what is in their own queues. Default: 128
-	// messages, 1 MiB. A queue has no use without a bound: negative values mean the largest one.
+	// queue is full the caller has to wait; the other backends meanwhile get what is in their own queues. Default: 4096
+	// messages, 4 MiB.
 	QueuedMessages, QueuedBytes int
 
 	// StallTimeout is how long a backend whose queue is full may take not a single request before the others go on
@@ -27,8 +27,8 @@ type FanoutLimits struct {
 // The defaults of FanoutLimits.
 const (
 	defaultMergedBytes    = 64 << 20
-	defaultQueuedMessages = 128
-	defaultQueuedBytes    = 1 << 20
+	defaultQueuedMessages = 4096
+	defaultQueuedBytes    = 4 << 20
 	defaultStallTimeout   = 10 * time.Second
 )
 
