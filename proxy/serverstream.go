@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // ServerStreamWrapper makes the sending side of a [grpc.ServerStream] safe for concurrent use: all of its methods
@@ -67,14 +68,17 @@ func (w *ServerStreamWrapper) SendMsg(m any) error {
 	return w.ServerStream.SendMsg(m)
 }
 
-// tolerateLateHeader returns nil for grpc-go's complaint about a header that comes too late, which it has no exported
-// value for, and any other error as it is.
+// tolerateLateHeader returns nil for grpc-go's complaint about a header that comes too late, and any other error as it
+// is. There is no exported value for it, and its text has changed once.
 func tolerateLateHeader(err error) error {
-	const late = "transport: the stream is done or WriteHeader was already called"
-
-	if err != nil && err.Error() == late {
+	if err == nil {
 		return nil
 	}
 
-	return err
+	switch status.Convert(err).Message() {
+	case "transport: SendHeader called multiple times", "transport: the stream is done or WriteHeader was already called":
+		return nil
+	default:
+		return err
+	}
 }
