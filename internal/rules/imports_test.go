@@ -87,7 +87,7 @@ var layers = []layer{
 		tests: []string{"./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
 	},
 	{dir: "internal/nonblock", tests: []string{goleak}},
-	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/certtest", "./internal/memnet", goleak}},
+	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/tlsconn", "./internal/certtest", "./internal/memnet", goleak}},
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
 	{dir: "internal/rawpeer", allow: []string{hpack, http2}},
 	{dir: "internal/certtest"},
