@@ -132,6 +132,9 @@ func (s side) runnerArgs(dir, own, proxy string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.Contains(proxy, " ") {
+		config = withoutTLS(config)
+	}
 	known, err := os.ReadFile(own)
 	if err != nil {
 		return nil, err
@@ -151,6 +154,18 @@ func (s side) runnerArgs(dir, own, proxy string) ([]string, error) {
 		args = append(args, "--"+flag, file)
 	}
 	return args, nil
+}
+
+// withoutTLS takes TLS out of a configuration: a command line serves either with
+// it or without.
+func withoutTLS(config []byte) []byte {
+	var kept []byte
+	for line := range bytes.Lines(config) {
+		if !bytes.Contains(line, []byte("supportsTls")) {
+			kept = append(kept, line...)
+		}
+	}
+	return append(kept, "  supportsTls: false\n"...)
 }
 
 var (

@@ -52,3 +52,16 @@ func TestParseNotRun(t *testing.T) {
 		t.Errorf("failed %+v, %v; want the run itself", got.Failed, err)
 	}
 }
+
+func TestWithoutTLS(t *testing.T) {
+	t.Parallel()
+	const want = "features:\n  codecs: [x]\n  supportsTls: false\n"
+	for _, config := range []string{
+		"features:\n  codecs: [x]\n  supportsTlsClientCerts: true\n",
+		"features:\n  codecs: [x]\n  supportsTls: false\n",
+	} {
+		if got := string(withoutTLS([]byte(config))); got != want {
+			t.Errorf("without TLS: %q, want %q", got, want)
+		}
+	}
+}
