@@ -215,10 +215,11 @@ type pattern map[uint32]int
 
 func (p pattern) next(id uint32, n int) []byte {
 	out := make([]byte, n)
+	at := p[id]
 	for i := range out {
-		out[i] = 'a' + byte((p[id]+i)%26)
+		out[i] = 'a' + byte((at+i)%26)
 	}
-	p[id] += n
+	p[id] = at + n
 	return out
 }
 
