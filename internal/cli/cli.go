@@ -37,8 +37,12 @@ func Run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 		return exitOK
 	}
 
+	prefix := cmd.CommandPath() + ": "
+	if _, ok := errors.AsType[*fileError](err); ok {
+		prefix = ""
+	}
 	for line := range strings.Lines(err.Error()) {
-		_, _ = fmt.Fprintf(stderr, "%s: %s\n", cmd.CommandPath(), strings.TrimSpace(line))
+		_, _ = fmt.Fprintf(stderr, "%s%s\n", prefix, strings.TrimSpace(line))
 	}
 	if _, ok := errors.AsType[*runError](err); ok {
 		return exitFailed
@@ -79,7 +83,7 @@ backends.`,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newServe(signals), newDemo(signals), newSample(signals), newVersion())
+	root.AddCommand(newServe(signals), newCheck(), newExplain(), newSchema(), newDemo(signals), newSample(signals), newVersion())
 
 	return root
 }

@@ -59,6 +59,11 @@ func TestBadCommandLines(t *testing.T) {
 		{"delay above timeout", append(good, "--drain-delay", "1m"), []string{"--drain-timeout 25s: expected at least --drain-delay, 1m0s"}},
 		{"log level", append(good, "--log-level", "loud"), []string{`--log-level "loud": expected debug, info, warn or error`}},
 		{"log format", append(good, "--log-format", "xml"), []string{`--log-format "xml": expected text or json`}},
+		{"no file to check", []string{"check"}, []string{"manifold check: accepts 1 arg(s), received 0"}},
+		{"nothing to explain", []string{"explain"}, []string{"--config is missing: expected a configuration file", `--method "": expected /service/method`}},
+		{"a call to explain", []string{"explain", "--config", "x", "--method", "a.S/M", "--metadata", "k"}, []string{
+			`--method "a.S/M": expected /service/method`, `--metadata "k": expected key=value`,
+		}},
 		{"sample's address", []string{"sample", "--listen", "x"}, []string{`manifold sample: --listen "x": missing port`}},
 		{"sample's log", []string{"sample", "--log-format", "xml"}, []string{`--log-format "xml"`}},
 		{"demo's address", []string{"demo", "--listen", "x"}, []string{`manifold demo: --listen "x": missing port`}},
@@ -107,7 +112,7 @@ func TestHelp(t *testing.T) {
 		if code != exitOK || stderr != "" {
 			t.Errorf("%q: exit code %d, stderr %q", args, code, stderr)
 		}
-		for _, command := range []string{"serve", "demo", "sample", "version"} {
+		for _, command := range []string{"serve", "check", "explain", "schema", "demo", "sample", "version"} {
 			if !strings.Contains(stdout, "\n  "+command+" ") {
 				t.Errorf("%q: no %s in\n%s", args, command, stdout)
 			}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/manifold-grpc/manifold/internal/daemon"
+	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/internal/demo"
 )
 
@@ -28,7 +28,7 @@ ports of this host and in one process, makes calls of every kind, and shows what
 went where. It takes a second and leaves nothing behind.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			address, err := daemon.ParseListen(listen)
+			address, err := address.ParseListen(listen)
 			if err != nil {
 				return fmt.Errorf("--listen %q: %w", listen, err)
 			}

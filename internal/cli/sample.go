@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/manifold-grpc/manifold/internal/daemon"
+	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/internal/sample"
 )
 
@@ -49,7 +49,7 @@ type sampleFlags struct {
 // run serves until a signal. It does not drain: a backend that breaks off is one
 // of the things to try a proxy with.
 func (f *sampleFlags) run(stderr io.Writer, signals <-chan os.Signal) error {
-	address, err := daemon.ParseListen(f.listen)
+	address, err := address.ParseListen(f.listen)
 	if err != nil {
 		return fmt.Errorf("--listen %q: %w", f.listen, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/internal/daemon"
 )
 
@@ -102,29 +103,29 @@ func (f *serveFlags) config(stderr io.Writer) (daemon.Config, error) {
 	}, errors.Join(listenErr, toErr, f.checkTLS(), f.checkDrain(), logErr)
 }
 
-func (f *serveFlags) address() (daemon.Address, error) {
+func (f *serveFlags) address() (address.Address, error) {
 	if f.listen == "" {
-		return daemon.Address{}, errors.New("--listen is missing: expected the address to take calls on, such as :8080")
+		return address.Address{}, errors.New("--listen is missing: expected the address to take calls on, such as :8080")
 	}
-	address, err := daemon.ParseListen(f.listen)
+	listen, err := address.ParseListen(f.listen)
 	if err != nil {
-		return daemon.Address{}, fmt.Errorf("--listen %q: %w", f.listen, err)
+		return listen, fmt.Errorf("--listen %q: %w", f.listen, err)
 	}
 
-	return address, nil
+	return listen, nil
 }
 
-func (f *serveFlags) endpoints() ([]daemon.Endpoint, error) {
+func (f *serveFlags) endpoints() ([]address.Endpoint, error) {
 	if len(f.to) == 0 {
 		return nil, errors.New("--to is missing: expected the endpoints to forward to, such as localhost:50051,localhost:50052")
 	}
 
 	var (
-		endpoints []daemon.Endpoint
+		endpoints []address.Endpoint
 		errs      []error
 	)
 	for _, s := range f.to {
-		endpoint, err := daemon.ParseEndpoint(s)
+		endpoint, err := address.ParseEndpoint(s)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--to %q: %w", s, err))
 			continue

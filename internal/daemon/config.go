@@ -9,7 +9,14 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/proxy/splice"
+)
+
+// Address and Endpoint are those of package address, which parses them.
+type (
+	Address  = address.Address
+	Endpoint = address.Endpoint
 )
 
 // Config is what a daemon is to do. It is plain data; New takes a copy of it and

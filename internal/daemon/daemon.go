@@ -94,7 +94,7 @@ func (d *Daemon) Start() error {
 // see whether calls would come back to it: port 0 has a number only now.
 func (d *Daemon) openPath(own net.Addr) (*dataPath, error) {
 	for _, e := range d.pathConfig.endpoints {
-		if e.pointsAt(own) {
+		if pointsAt(e, own) {
 			return nil, fmt.Errorf("endpoint %q is the address that the proxy itself listens on; expected a backend's", e)
 		}
 	}

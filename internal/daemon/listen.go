@@ -54,7 +54,7 @@ func removeStale(path string) error {
 // pointsAt reports whether an endpoint is plainly the listener at addr itself, in
 // which case a call would go round until something breaks. It judges by the text
 // of the addresses, so a name that merely resolves to this host is not seen.
-func (e Endpoint) pointsAt(addr net.Addr) bool {
+func pointsAt(e Endpoint, addr net.Addr) bool {
 	if e.Network != addr.Network() {
 		return false
 	}

@@ -124,14 +124,14 @@ func TestPointsAt(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := Endpoint{Address: Address{Network: "tcp", Addr: tt.endpoint}}
-			if got := e.pointsAt(own); got != tt.want {
+			if got := pointsAt(e, own); got != tt.want {
 				t.Errorf("points at itself = %v, want %v", got, tt.want)
 			}
 		})
 	}
 
 	unix := Endpoint{Address: Address{Network: "unix", Addr: "/a"}}
-	if !unix.pointsAt(&net.UnixAddr{Net: "unix", Name: "/a"}) || unix.pointsAt(&net.UnixAddr{Net: "unix", Name: "/b"}) {
+	if !pointsAt(unix, &net.UnixAddr{Net: "unix", Name: "/a"}) || pointsAt(unix, &net.UnixAddr{Net: "unix", Name: "/b"}) {
 		t.Error("unix sockets are not told apart by their paths")
 	}
 }

@@ -79,7 +79,7 @@ func (l *localServices) target(e Endpoint, cfg pathConfig) (proxy.Backend, error
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(e.target(), dialOptions(e, cfg)...)
+	conn, err := grpc.NewClient(target(e), dialOptions(e, cfg)...)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (l *localServices) target(e Endpoint, cfg pathConfig) (proxy.Backend, error
 }
 
 // target returns the endpoint in grpc-go's words.
-func (e Endpoint) target() string {
+func target(e Endpoint) string {
 	if e.Network == "unix" {
 		return "unix:" + e.Addr
 	}

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Manifold Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package daemon
+package address
 
 import (
 	"strings"

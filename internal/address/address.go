@@ -1,7 +1,9 @@
 // SPDX-FileCopyrightText: The Manifold Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package daemon
+// Package address parses the addresses that people write: where a frontend listens,
+// and where an endpoint is. It is pure: nothing is resolved, opened or looked at.
+package address
 
 import (
 	"encoding"

@@ -1,0 +1,71 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/manifold-grpc/manifold/internal/config"
+)
+
+// configFile writes a configuration file.
+func configFile(t *testing.T, text string) string {
+	t.Helper()
+
+	name := filepath.Join(t.TempDir(), "manifold.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	return name
+}
+
+const goodFile = `
+frontends: [{name: f, listen: "127.0.0.1:0"}]
+backends: {b: {endpoints: ["127.0.0.1:1"]}}
+routes:
+  - {match: {service: a.S, metadata: {k: v}}, backend: b}
+`
+
+func TestCheck(t *testing.T) {
+	if code, stdout, stderr := run("check", configFile(t, goodFile)); code != exitOK || stdout+stderr != "" {
+		t.Errorf("a good file: exit code %d, %q, %q", code, stdout, stderr)
+	}
+
+	bad := configFile(t, "frontends: []\nbackend: {}\n")
+	want := bad + ":1:12: no frontend, expected at least one\n" +
+		bad + ":2:1: unknown key \"backend\" (did you mean backends?), expected frontends, backends or routes\n"
+	if code, stdout, stderr := run("check", bad); code != exitFailed || stdout != "" || stderr != want {
+		t.Errorf("a bad file: exit code %d, %q\n%swant\n%s", code, stdout, stderr, want)
+	}
+
+	absent := filepath.Join(t.TempDir(), "absent.yaml")
+	if code, _, stderr := run("check", absent); code != exitFailed || !strings.HasPrefix(stderr, "manifold check: open "+absent) {
+		t.Errorf("no file: exit code %d, %q", code, stderr)
+	}
+}
+
+func TestSchema(t *testing.T) {
+	if code, stdout, _ := run("schema"); code != exitOK || stdout != string(config.Schema()) {
+		t.Errorf("exit code %d, %d bytes", code, len(stdout))
+	}
+}
+
+func TestExplain(t *testing.T) {
+	name := configFile(t, goodFile)
+	code, stdout, stderr := run("explain", "--config", name, "--host", "h", "--method", "/a.S/M", "--metadata", "K=v", "--metadata", "k=w")
+	if code != exitOK || stderr != "" || !strings.HasPrefix(stdout, "h/a.S/M: routes[0] ("+name+":5:5)\n") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	if _, stdout, _ := run("explain", "--config", name, "--method", "/a.S/M", "--metadata", "k=w"); stdout != "/a.S/M: no route, answered with UNIMPLEMENTED\n" {
+		t.Errorf("other metadata: %q", stdout)
+	}
+	bad := configFile(t, "x: 1\n")
+	if code, _, stderr := run("explain", "--config", bad, "--method", "/a.S/M"); code != exitFailed || !strings.HasPrefix(stderr, bad+":1:1: ") {
+		t.Errorf("a bad file: exit code %d, %q", code, stderr)
+	}
+}

@@ -1,0 +1,320 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/manifold-grpc/manifold/internal/address"
+	"github.com/manifold-grpc/manifold/internal/route"
+	"github.com/manifold-grpc/manifold/proxy/splice"
+)
+
+// A checker finds what is wrong with the meaning of a file. It passes over what could
+// not be read, which has errors already.
+type checker struct {
+	*parsed
+	broken map[string]bool
+	errs   Errors
+}
+
+// fail adds an error at a path.
+func (c *checker) fail(path, format string, args ...any) {
+	pos := c.at.of(path)
+	c.errs = append(c.errs, Error{Line: pos.line, Col: pos.col, Message: fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) check() {
+	c.frontends()
+	for _, name := range slices.Sorted(maps.Keys(c.config.Backends)) {
+		c.backend(name)
+	}
+	for i := range c.config.Routes {
+		c.route(i)
+	}
+	c.conflicts()
+}
+
+func (c *checker) frontends() {
+	frontends := c.config.Frontends
+	if len(frontends) == 0 && !c.broken["frontends"] && c.at.of("frontends") != c.at[""] {
+		c.fail("frontends", "no frontend, expected at least one")
+	}
+	for i := range frontends {
+		f := &frontends[i]
+		path := fmt.Sprintf("frontends[%d]", i)
+		if f.Name == "" && !c.broken[path] {
+			c.fail(path+".name", "no name, expected one")
+		}
+		for j := range frontends[:i] {
+			c.pair(f, &frontends[j], path)
+		}
+		if f.TLS != nil && len(f.TLS.Certificates) == 0 && !c.broken[path+".tls"] {
+			c.fail(path+".tls.certificates", "no certificate, expected at least one")
+		}
+		c.limits(&f.Limits, path+".limits")
+	}
+}
+
+// limits checks against what the protocol can say.
+func (c *checker) limits(l *Limits, path string) {
+	for _, s := range []struct {
+		key   string
+		size  Size
+		bound int64
+	}{
+		{"max_header_bytes", l.MaxHeaderBytes, math.MaxUint32},
+		{"max_request_message", l.MaxRequestMessage, math.MaxUint32},
+		{"stream_window", l.StreamWindow, math.MaxInt32},
+		{"max_stream_window", l.MaxStreamWindow, math.MaxInt32},
+	} {
+		c.size(s.size, s.bound, path+"."+s.key)
+	}
+}
+
+func (c *checker) size(s Size, bound int64, path string) {
+	if int64(s) > bound {
+		c.fail(path, "%d bytes, expected at most %d", s, bound)
+	}
+}
+
+// pair checks what two frontends may not share.
+func (c *checker) pair(f, earlier *Frontend, path string) {
+	if f.Name != "" && f.Name == earlier.Name {
+		c.fail(path+".name", "frontend %q is given twice, expected another name", f.Name)
+	}
+	if overlap(f.Listen, earlier.Listen) {
+		c.fail(path+".listen", "%q overlaps %q of frontend %q, expected another address", f.Listen, earlier.Listen, earlier.Name)
+	}
+}
+
+// overlap reports whether two listeners cannot both be opened. Names of hosts are compared as they are.
+func overlap(a, b address.Address) bool {
+	if a.Network != b.Network || a.Network == "" {
+		return false
+	}
+	if a.Network == "unix" {
+		return a.Addr == b.Addr
+	}
+	aHost, aPort, aErr := net.SplitHostPort(a.Addr)
+	bHost, bPort, bErr := net.SplitHostPort(b.Addr)
+	if aErr != nil || bErr != nil || aPort != bPort || aPort == "0" {
+		return false
+	}
+
+	return aHost == bHost || wildcard(aHost) || wildcard(bHost)
+}
+
+// wildcard reports whether a host stands for all interfaces.
+func wildcard(host string) bool {
+	ip, err := netip.ParseAddr(host)
+
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
+func (c *checker) backend(name string) {
+	b := c.config.Backends[name]
+	path := join("backends", name)
+	if len(b.Endpoints) == 0 && !c.broken[path] {
+		c.fail(path+".endpoints", "no endpoint, expected at least one")
+	}
+	first := map[address.Endpoint]int{}
+	for i, e := range b.Endpoints {
+		if e.Endpoint == (address.Endpoint{}) {
+			continue
+		}
+		if j, ok := first[e.Endpoint]; ok {
+			at := c.at.of(fmt.Sprintf("%s.endpoints[%d]", path, j))
+			c.fail(fmt.Sprintf("%s.endpoints[%d]", path, i), "endpoint %q is given twice, expected it once: the first is at %d:%d", e.Endpoint, at.line, at.col)
+			continue
+		}
+		first[e.Endpoint] = i
+	}
+	if t := b.TLS; t != nil && (t.Cert == "") != (t.Key == "") && !c.broken[path+".tls"] {
+		c.fail(path+".tls", "one of cert and key, expected both or none")
+	}
+}
+
+func (c *checker) route(i int) {
+	r := &c.config.Routes[i]
+	path := fmt.Sprintf("routes[%d]", i)
+	c.destination(r, path)
+	c.targets(r.Backend, path+".backend")
+	c.match(&r.Match, path+".match")
+	c.size(r.MaxRequestMessage, math.MaxUint32, path+".max_request_message")
+	if r.FanOut != nil {
+		c.fanOut(r.FanOut, path+".fan_out")
+	}
+	if r.RequestHeaders != nil {
+		c.headers(r.RequestHeaders, path+".request_headers")
+	}
+}
+
+// destination checks that a route has exactly one.
+func (c *checker) destination(r *Route, path string) {
+	var given []string
+	if len(r.Backend) > 0 {
+		given = append(given, "backend")
+	}
+	if r.FanOut != nil {
+		given = append(given, "fan_out")
+	}
+	if r.Deny != "" {
+		given = append(given, "deny")
+	}
+	switch {
+	case len(given) > 1:
+		c.fail(path, "route with %s, expected one of them", strings.Join(given, " and "))
+	case len(given) == 0 && !c.broken[path]:
+		c.fail(path, "route without a destination, expected backend, fan_out or deny")
+	}
+}
+
+func (c *checker) targets(targets Targets, path string) {
+	total := 0
+	seen := map[string]bool{}
+	for i, t := range targets {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		total += min(t.Weight, maxWeight+1)
+		if t.Weight > maxWeight {
+			c.fail(at+".weight", "weight %d, expected at most %d", t.Weight, maxWeight)
+		}
+		if c.broken[at] {
+			continue
+		}
+		if !c.broken[path] {
+			c.reference(t.Name, at+".name")
+		}
+		if seen[t.Name] {
+			c.fail(at+".name", "backend %q is given twice, expected it once", t.Name)
+		}
+		seen[t.Name] = true
+	}
+	if len(targets) > 0 && total == 0 && !c.broken[path] {
+		c.fail(path, "all weights are 0, expected one above")
+	}
+}
+
+// maxWeight keeps sums far below what overflows.
+const maxWeight = 1_000_000
+
+// reference checks that a backend exists.
+func (c *checker) reference(name, path string) {
+	if _, ok := c.config.Backends[name]; ok || c.broken["backends"] && c.config.Backends == nil {
+		return
+	}
+	known := slices.Sorted(maps.Keys(c.config.Backends))
+	c.fail(path, "unknown backend %q%s, expected %s", name, nearest(name, known), either(known))
+}
+
+// match hands one field after the other to package route, so that each error has its place.
+func (c *checker) match(m *Match, path string) {
+	report := func(field string, m route.Match) {
+		for _, err := range m.Check() {
+			c.fail(path+"."+field, "%v", err)
+		}
+	}
+	report("host", route.Match{Host: m.Host})
+	report("service", route.Match{Service: m.Service})
+	if m.Method != "" {
+		service := m.Service
+		if service != "" && service != "*" {
+			service = "any.Service" // its own errors are reported
+		}
+		report("method", route.Match{Service: service, Method: m.Method})
+	}
+	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
+		report("metadata."+key, route.Match{Metadata: map[string]string{key: m.Metadata[key]}})
+	}
+}
+
+func (c *checker) fanOut(f *FanOut, path string) {
+	if !c.broken[path] {
+		c.reference(f.Backend, path+".backend")
+	}
+	if len(f.Unary) > 0 && len(f.Streaming) > 0 {
+		c.fail(path+".streaming", "streaming beside unary, expected one of them: it says what all other methods are")
+	}
+	c.methods(f.Unary, path+".unary")
+	c.methods(f.Streaming, path+".streaming")
+	if _, err := splice.New(f.Layout.Splice(), "source"); err != nil {
+		c.fail(path+".layout", "%v", err)
+	}
+}
+
+func (c *checker) methods(methods []string, path string) {
+	for i, m := range methods {
+		service, method, full := strings.Cut(strings.TrimPrefix(m, "/"), "/")
+		if full != strings.HasPrefix(m, "/") || service == "" || full && (method == "" || strings.Contains(method, "/")) {
+			c.fail(fmt.Sprintf("%s[%d]", path, i), "method %q, expected a name such as List or /shop.v1.Catalog/List", m)
+		}
+	}
+}
+
+func (c *checker) headers(h *RequestHeaders, path string) {
+	for i, name := range h.Remove {
+		c.header(name, "", fmt.Sprintf("%s.remove[%d]", path, i))
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.Set)) {
+		c.header(name, h.Set[name], path+".set."+name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.Add)) {
+		c.header(name, h.Add[name], path+".add."+name)
+	}
+}
+
+// header checks a name and a value. Those that gRPC and HTTP/2 depend on are the proxy's own matter.
+func (c *checker) header(name, value, path string) {
+	switch {
+	case !goodHeader(name):
+		c.fail(path, "header %q, expected a name in lower case of letters, digits, - _ and .", name)
+	case strings.HasPrefix(name, "grpc-") || slices.Contains(ownHeaders, name):
+		c.fail(path, "header %q, expected none that gRPC or HTTP/2 depends on", name)
+	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }):
+		c.fail(path, "value %q of header %s, expected printable ASCII", value, name)
+	}
+}
+
+var ownHeaders = []string{"content-type", "te", "host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "content-length"}
+
+func goodHeader(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-_.", r)
+	})
+}
+
+// conflicts finds the routes that no call can take.
+func (c *checker) conflicts() {
+	matches := c.config.matches()
+	for i := range matches {
+		if len(matches[i].Check()) > 0 {
+			return // the table is for good ones
+		}
+	}
+	_, conflicts := route.New(matches)
+	for _, conflict := range conflicts {
+		path := fmt.Sprintf("routes[%d]", conflict.Route)
+		earlier := c.at.of(fmt.Sprintf("routes[%d]", conflict.Earlier))
+		if c.broken[path+".match"] || c.broken[fmt.Sprintf("routes[%d].match", conflict.Earlier)] {
+			continue
+		}
+		c.fail(path, "no call can take this route, expected another match: the one at %d:%d asks the same, such as of %s", earlier.line, earlier.col, conflict.Example)
+	}
+}
+
+// matches returns what the routes ask, in their order.
+func (c *Config) matches() []route.Match {
+	matches := make([]route.Match, len(c.Routes))
+	for i := range c.Routes {
+		matches[i] = c.Routes[i].Match.route()
+	}
+
+	return matches
+}

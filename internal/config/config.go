@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config is the daemon's configuration file: the structs that hold what it
+// says, a strict parser, checks, and what is generated from the structs, a JSON
+// Schema and a reference.
+//
+//	cfg, err := config.Load("manifold.yaml")
+//
+// The error, [Errors], has all that is wrong with the file at once, each as
+// file:line:col. A key that the structs do not have is an error, so a file that is
+// accepted does what it says.
+//
+// The structs are plain data. What a key means is written once, in the tags of its
+// field:
+//
+//	yaml     the key; ",required" if it may not be left out
+//	doc      what it means, for the reference and the schema
+//	default  what holds without it
+//
+// Parsing is pure but for what [Source] hands in: the environment and a look at files.
+package config
+
+import (
+	"github.com/manifold-grpc/manifold/internal/address"
+	"github.com/manifold-grpc/manifold/internal/route"
+	"github.com/manifold-grpc/manifold/proxy/splice"
+)
+
+// Config is a whole file.
+type Config struct {
+	Frontends []Frontend         `yaml:"frontends,required" doc:"Where calls come in."`
+	Backends  map[string]Backend `yaml:"backends" doc:"Where calls go, by names of your choice."`
+	Routes    []Route            `yaml:"routes" doc:"Which calls go where. The most specific route that matches a call takes it: an exact host before a wildcard, an exact service before a glob, a method before none, more metadata before less, then the earlier one. A call without a route is answered with UNIMPLEMENTED."`
+}
+
+// Frontend is a listener.
+type Frontend struct {
+	Name         string          `yaml:"name,required" doc:"Name in the log and in messages."`
+	Listen       address.Address `yaml:"listen,required" doc:"Address to listen on."`
+	TLS          *FrontendTLS    `yaml:"tls" doc:"TLS 1.2 or later." default:"plaintext HTTP/2"`
+	ForwardedFor bool            `yaml:"forwarded_for" doc:"Whether to add x-forwarded-for, -host and -proto to requests. What clients send under these names is dropped in either case." default:"false"`
+	Limits       Limits          `yaml:"limits" doc:"What clients may cost."`
+}
+
+// FrontendTLS is how a frontend speaks TLS.
+type FrontendTLS struct {
+	Certificates []Certificate `yaml:"certificates,required" doc:"The first one that suits what a client asks for (SNI) is used, else the first. Changed files are used within a second, for new connections."`
+	ClientCA     File          `yaml:"client_ca" doc:"PEM file of the authorities that sign the certificates of clients. With it clients must have one, and requests say which in x-forwarded-client-cert." default:"no client certificates"`
+}
+
+// Certificate names the files of a certificate.
+type Certificate struct {
+	Cert File `yaml:"cert,required" doc:"PEM file of the certificate chain, leaf first."`
+	Key  File `yaml:"key,required" doc:"PEM file of the key."`
+}
+
+// Limits are what clients may cost. Zero fields mean the defaults, which are those of relay.Limits.
+type Limits struct {
+	MaxConcurrentStreams     Count   `yaml:"max_concurrent_streams" doc:"Calls at once on one connection." default:"100"`
+	MaxHeaderBytes           Size    `yaml:"max_header_bytes" doc:"Size of a request's headers." default:"16KiB"`
+	MaxHeaderFields          Count   `yaml:"max_header_fields" doc:"Number of a request's headers." default:"128"`
+	MaxRequestMessage        Size    `yaml:"max_request_message" doc:"Size of each message of a request; a larger one ends the call with RESOURCE_EXHAUSTED." default:"no limit"`
+	StreamWindow             Size    `yaml:"stream_window" doc:"What a client may send on a call before it is read, at first." default:"64KiB"`
+	MaxStreamWindow          Size    `yaml:"max_stream_window" doc:"What that may grow to." default:"1MiB"`
+	Buffer                   Size    `yaml:"buffer" doc:"Bytes that may wait for slow clients, of all connections together." default:"256MiB"`
+	MaxConnections           Count   `yaml:"max_connections" doc:"Connections at once." default:"10000, at most half of the open files allowed"`
+	MaxConnectionsPerAddress Count   `yaml:"max_connections_per_address" doc:"Connections at once from one public address." default:"100"`
+	HandshakeTimeout         Time    `yaml:"handshake_timeout" doc:"Time for a TLS handshake." default:"5s"`
+	SettingsTimeout          Time    `yaml:"settings_timeout" doc:"Time to the first HTTP/2 frame." default:"10s"`
+	IdleTimeout              OrNever `yaml:"idle_timeout" doc:"Time after which a connection without calls is closed." default:"5m"`
+	MaxAge                   OrNever `yaml:"max_age" doc:"Age at which a connection is drained, give or take a tenth." default:"1h"`
+	MaxAgeGrace              OrNever `yaml:"max_age_grace" doc:"Time for its calls to end." default:"5m"`
+	WriteTimeout             Time    `yaml:"write_timeout" doc:"Time after which a client that reads nothing is cut off." default:"30s"`
+	MinPingInterval          Time    `yaml:"min_ping_interval" doc:"Time between PINGs of an idle client, of which three may come early." default:"10s"`
+	KeepaliveTime            OrNever `yaml:"keepalive_time" doc:"Silence after which a client is asked for a sign of life." default:"2m"`
+	KeepaliveTimeout         Time    `yaml:"keepalive_timeout" doc:"Time for its answer." default:"20s"`
+}
+
+// Backend is a set of endpoints of which any can serve a call.
+type Backend struct {
+	Endpoints      Endpoints   `yaml:"endpoints,required" doc:"A list of addresses, or a map of names to addresses. The name, else the address, is the source of an answer to a one-to-many call."`
+	Balance        Balance     `yaml:"balance" doc:"How each call finds its endpoint." default:"round_robin"`
+	TLS            *BackendTLS `yaml:"tls" doc:"TLS to all endpoints; an empty one, {}, is TLS with the system's authorities." default:"TLS only to https:// endpoints"`
+	ConnectTimeout Time        `yaml:"connect_timeout" doc:"Time for one attempt to connect." default:"5s"`
+	Authority      string      `yaml:"authority" doc:"The :authority of requests." default:"that of the client"`
+}
+
+// BackendTLS is how a backend is spoken to.
+type BackendTLS struct {
+	CA         File   `yaml:"ca" doc:"PEM file of the authorities that sign the certificates of endpoints." default:"those of the system"`
+	ServerName string `yaml:"server_name" doc:"The name to ask for, and that certificates must have." default:"the host of the endpoint"`
+	Cert       File   `yaml:"cert" doc:"PEM file of the certificate chain to show to endpoints." default:"none"`
+	Key        File   `yaml:"key" doc:"PEM file of its key."`
+}
+
+// Route says where the calls go that it matches. It has exactly one of Backend,
+// FanOut and Deny.
+type Route struct {
+	Match             Match           `yaml:"match" doc:"What calls it takes." default:"all"`
+	Backend           Targets         `yaml:"backend" doc:"The name of a backend, or a list of backends with weights."`
+	FanOut            *FanOut         `yaml:"fan_out" doc:"Sends each call to all endpoints of a backend, and their answers back as one."`
+	Deny              Deny            `yaml:"deny" doc:"Answers calls with this code. true is permission_denied."`
+	MaxDuration       Time            `yaml:"max_duration" doc:"Time for a call, unless the client has set less; then it ends with DEADLINE_EXCEEDED." default:"no limit"`
+	MaxRequestMessage Size            `yaml:"max_request_message" doc:"Size of each message of a request, in place of the frontend's limit." default:"that of the frontend"`
+	RequestHeaders    *RequestHeaders `yaml:"request_headers" doc:"Changes to the headers of requests: what is to be removed is removed first, then set, then added."`
+}
+
+// Match is what a route asks of calls; see route.Match.
+type Match struct {
+	Host     string            `yaml:"host" doc:"The host of :authority, exact or *.example.com." default:"any"`
+	Service  string            `yaml:"service" doc:"The full name of a service, exact or a glob such as shop.v1.*." default:"any"`
+	Method   string            `yaml:"method" doc:"The name of a method; needs a service." default:"any"`
+	Metadata map[string]string `yaml:"metadata" doc:"Keys with the value that one of the call's values must equal, or * for any value."`
+}
+
+// route returns m in the terms of package route.
+func (m *Match) route() route.Match {
+	return route.Match{Host: m.Host, Service: m.Service, Method: m.Method, Metadata: m.Metadata}
+}
+
+// Target is a backend with its share of a route's calls.
+type Target struct {
+	Name   string `yaml:"name,required" doc:"The name of a backend."`
+	Weight int    `yaml:"weight,required" doc:"Its share of the calls, relative to the others; 0 is none."`
+}
+
+// FanOut sends a call to all endpoints of a backend.
+type FanOut struct {
+	Backend   string   `yaml:"backend,required" doc:"The name of a backend."`
+	Unary     []string `yaml:"unary" doc:"The unary methods, as names or as /service/method; all others stream." default:"all methods stream"`
+	Streaming []string `yaml:"streaming" doc:"The methods that stream their responses, in place of unary; all others are unary."`
+	Layout    Layout   `yaml:"layout" doc:"Where in an answer its source, or an error in its place, is written: testservice, talos, or field numbers." default:"nowhere; an error of one endpoint fails the call"`
+}
+
+// Streams reports whether a method, "/service/method", streams its responses.
+func (f *FanOut) Streams(fullMethod string) bool {
+	if len(f.Streaming) > 0 {
+		return lists(f.Streaming, fullMethod)
+	}
+
+	return !lists(f.Unary, fullMethod)
+}
+
+// Layout is a splice.Layout.
+type Layout struct {
+	Element   int  `yaml:"element" doc:"The repeated field of a unary answer." default:"1"`
+	Metadata  int  `yaml:"metadata" doc:"The metadata field of its elements, and of the messages of a stream." default:"99"`
+	Hostname  int  `yaml:"hostname" doc:"In the metadata, the string for the source." default:"not written"`
+	Error     int  `yaml:"error" doc:"In the metadata, the string for an error." default:"not written"`
+	Status    int  `yaml:"status" doc:"In the metadata, the google.rpc.Status of an error." default:"not written"`
+	KeepEmpty bool `yaml:"keep_empty" doc:"Leaves an answer without elements as it is." default:"false"`
+}
+
+// Splice returns l as package splice takes it.
+func (l Layout) Splice() splice.Layout {
+	return splice.Layout{
+		Element: number(l.Element), Metadata: number(l.Metadata), Hostname: number(l.Hostname),
+		Error: number(l.Error), Status: number(l.Status), KeepEmpty: l.KeepEmpty,
+	}
+}
+
+// RequestHeaders changes the headers of requests. Names are in lower case.
+type RequestHeaders struct {
+	Remove []string          `yaml:"remove" doc:"Names."`
+	Set    map[string]string `yaml:"set" doc:"Names and values, in place of what is there."`
+	Add    map[string]string `yaml:"add" doc:"Names and values, beside what is there."`
+}

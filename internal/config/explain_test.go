@@ -1,0 +1,103 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const explained = `
+frontends: [{name: f, listen: ":1"}]
+backends: {a: {endpoints: [h:1]}, b: {endpoints: [h:2]}}
+routes:
+  - {backend: a}
+  - {match: {host: "*.example.com"}, backend: b, max_duration: 5s}
+  - {match: {host: api.example.com, service: shop.v1.*}, backend: [{name: a, weight: 9}, {name: b, weight: 1}]}
+  - {match: {host: api.example.com, service: shop.v1.S}, fan_out: {backend: b}}
+  - {match: {host: api.example.com, service: shop.v1.S, method: Get}, deny: true}
+  - {match: {host: api.example.com, service: shop.v1.S, method: Get, metadata: {k: v}}, backend: a, max_request_message: 1kB, request_headers: {remove: [x]}}
+  - {match: {host: api.example.com, service: shop.v1.S, method: Get, metadata: {l: "*"}}, backend: a}
+`
+
+func TestExplain(t *testing.T) {
+	p, errs := testSource("m.yaml").parse([]byte(explained))
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	tests := []struct {
+		name string
+		q    Query
+		want string
+	}{
+		{"catch-all", Query{Service: "x.S", Method: "M"}, `/x.S/M: routes[0] (m.yaml:5:5)
+  matches by asking nothing
+  goes to backend a
+`},
+		{"every rule", Query{Host: "api.example.com", Service: "shop.v1.S", Method: "Get", Metadata: map[string][]string{"k": {"v"}, "l": {"x"}}}, `api.example.com/shop.v1.S/Get: routes[5] (m.yaml:10:5)
+  matches by host api.example.com
+  matches by service shop.v1.S
+  matches by method Get
+  matches by metadata k: v
+  goes to backend a
+  may have messages of 1000 bytes
+  has its request headers changed
+goes before routes[6] (m.yaml:11:5), which has the same precedence and comes later
+goes before routes[4] (m.yaml:9:5), which has less metadata: 0, not 1
+goes before routes[3] (m.yaml:8:5), which has no method
+goes before routes[2] (m.yaml:7:5), which has a less specific service: shop.v1.*
+goes before routes[1] (m.yaml:6:5), which has a less specific host: *.example.com
+goes before routes[0] (m.yaml:5:5), which has a less specific host: any
+`},
+		{"weights", Query{Host: "api.example.com", Service: "shop.v1.T", Method: "M"}, `api.example.com/shop.v1.T/M: routes[2] (m.yaml:7:5)
+  matches by host api.example.com
+  matches by service shop.v1.*
+  goes to backend a with weight 9
+  goes to backend b with weight 1
+goes before routes[1] (m.yaml:6:5), which has a less specific host: *.example.com
+goes before routes[0] (m.yaml:5:5), which has a less specific host: any
+`},
+		{"guarded", Query{Service: "grpc.reflection.v1.ServerReflection", Method: "ServerReflectionInfo"}, `/grpc.reflection.v1.ServerReflection/ServerReflectionInfo: routes[0] (m.yaml:5:5)
+  matches by asking nothing
+  goes to backend a
+  denied on frontends with TLS: the route does not name the service
+`},
+		{"health", Query{Service: HealthService, Method: "Check"}, "/grpc.health.v1.Health/Check: the daemon answers itself, no route has exactly this service\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := p.explain("m.yaml", tt.q); got != tt.want {
+				t.Errorf("got\n%swant\n%s", got, tt.want)
+			}
+		})
+	}
+
+	p.config.Routes = p.config.Routes[1:]
+	if got := p.explain("m.yaml", Query{Service: "x.S", Method: "M"}); got != "/x.S/M: no route, answered with UNIMPLEMENTED\n" {
+		t.Errorf("without a route: %s", got)
+	}
+	p.config.Routes = []Route{{Match: Match{Service: HealthService}, Deny: PermissionDenied}}
+	if got := p.explain("m.yaml", Query{Service: HealthService, Method: "Check"}); !strings.Contains(got, "is denied with PERMISSION_DENIED") {
+		t.Errorf("health with a route of its own: %s", got)
+	}
+}
+
+func TestExplainFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "m.yaml")
+	if err := os.WriteFile(name, []byte(explained), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := ExplainFile(&out, name, Query{Service: "x.S", Method: "M"}); err != nil || !strings.HasPrefix(out.String(), "/x.S/M: routes[0] ("+name+":5:5)\n") {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+	if err := os.WriteFile(name, []byte("x: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := ExplainFile(&out, name, Query{}); err == nil || !strings.HasPrefix(err.Error(), name+":1:1: ") {
+		t.Errorf("error = %v", err)
+	}
+}
