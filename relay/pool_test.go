@@ -79,6 +79,16 @@ func (o *opener) end(t *testing.T) rawpeer.Frame {
 	return wait(t, o.ends, "the end of a call")
 }
 
+// endOf waits for the end of one call and forgets those of others.
+func (o *opener) endOf(t *testing.T, id uint32) rawpeer.Frame {
+	t.Helper()
+	for {
+		if f := o.end(t); f.StreamID == id {
+			return f
+		}
+	}
+}
+
 // When every connection has as many streams as the upstream allows, further ones are made up to
 // the bound; then calls wait in their order.
 func TestPoolGrowth(t *testing.T) {
