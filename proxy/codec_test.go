@@ -156,6 +156,9 @@ func (oldCodec) Name() string                       { return "json1" }
 func (oldCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
 func (oldCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
+// protoCodec is grpc-go's own, which RegisterCodec puts behind that of the proxy.
+var protoCodec = encoding.GetCodecV2("proto")
+
 func init() {
 	encoding.RegisterCodecV2(jsonCodec{})
 	encoding.RegisterCodec(oldCodec{})
@@ -282,4 +285,51 @@ func (s *shouting) SendMsg(m any) error {
 	}
 
 	return s.ServerStream.SendMsg(proxy.NewFrame(bytes.ToUpper(f.Bytes())))
+}
+
+// For those who know of no codecs a frame is a protobuf message that reads and writes itself.
+func TestFrameIsProtoMessage(t *testing.T) {
+	text := "\xff not protobuf " + strings.Repeat("x", 2000)
+
+	wire, err := proto.Marshal(proxy.NewFrame([]byte(text)).(proto.Message))
+	if err != nil || string(wire) != text {
+		t.Fatalf("marshaled: %.20q, %v", wire, err)
+	}
+
+	f := proxy.NewFrame([]byte("old")).(*proxy.Frame)
+	if err := proto.Unmarshal(wire, f); err != nil {
+		t.Fatal(err)
+	}
+
+	wire[0] = 0 // must not matter
+
+	if string(f.Bytes()) != text || proto.Size(f) != len(text) {
+		t.Errorf("unmarshaled: %.20q of %d bytes", f.Bytes(), proto.Size(f))
+	}
+
+	clone := proto.Clone(f).(*proxy.Frame)
+	if string(clone.Bytes()) != text || !proto.Equal(clone, f) {
+		t.Errorf("cloned: %.20q", clone.Bytes())
+	}
+
+	proto.Merge(clone, proxy.NewFrame([]byte("more")).(proto.Message))
+
+	if string(clone.Bytes()) != text+"more" || proto.Equal(clone, f) {
+		t.Errorf("merged: %.20q", clone.Bytes())
+	}
+
+	if proto.Reset(clone); clone.Len() != 0 {
+		t.Errorf("reset: %.20q", clone.Bytes())
+	}
+}
+
+// A server that has the protobuf codec only can proxy, too.
+func TestServerWithoutCodec(t *testing.T) {
+	server := grpc.NewServer(grpc.ForceServerCodecV2(protoCodec),
+		grpc.UnknownServiceHandler(proxy.TransparentHandler(to(dial(t, startBackend(t, echo))))))
+
+	got, err := call(t, dialRaw(t, serve(t, server)), unaryMethod, "\xff", "", strings.Repeat("x", 5000))
+	if err != nil || !slices.Equal(got, []string{"\xff", "", strings.Repeat("x", 5000)}) {
+		t.Errorf("got %.20q, %v", got, err)
+	}
 }

@@ -114,7 +114,7 @@ const infoRoom = 128
 
 // appendInfo lets the backend put its information into a response message. The frame that it returns is the caller's.
 func (t *target) appendInfo(streaming bool, f *Frame) (_ *Frame, err error) {
-	if _, plain := t.backend.(*SingleBackend); plain {
+	if appendsNothing(t.backend) {
 		return f.share(), nil
 	}
 
@@ -131,6 +131,18 @@ func (t *target) appendInfo(streaming bool, f *Frame) (_ *Frame, err error) {
 	}
 
 	return frameOf(resp), nil
+}
+
+// appendsNothing reports whether AppendInfo of the backend is known to return what it gets, which then needs no copy.
+func appendsNothing(b Backend) bool {
+	switch b := b.(type) {
+	case *SingleBackend:
+		return true
+	case *Upstream:
+		return b.Annotator == nil
+	default:
+		return false
+	}
 }
 
 // buildError lets the backend make a message of an error. A nil frame without an error means that it made none.
