@@ -6,6 +6,7 @@ package proxy
 import (
 	"context"
 	"io"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -68,6 +69,10 @@ func (h *handler) serve(_ any, stream grpc.ServerStream) error {
 	method, ok := grpc.MethodFromServerStream(stream)
 	if !ok {
 		return status.Error(codes.Internal, "proxy: the server stream's context does not name a method")
+	}
+
+	if !strings.HasPrefix(method, "/") {
+		method = "/" + method // some servers other than grpc-go's leave it out
 	}
 
 	c := &call{handler: h, stream: stream, method: method}
