@@ -16,6 +16,9 @@ import (
 // away: closing it with unread input would reset it and lose our GOAWAY.
 const lingerTime = 500 * time.Millisecond
 
+// lingerLen is how much is read then at most: a flood shall cost no more.
+const lingerLen = 256 << 10
+
 // Serve reads the connection until it ends, and tells the owner all that
 // happens. It returns why it ended: io.EOF, a *[frame.Error] of the peer, an error of this package, or
 // one of the socket. By then the socket is closed, every stream had its end,
@@ -280,9 +283,11 @@ func (c *Conn) linger(err error) {
 	c.writers.Wait()
 	c.t.closeWrite()
 	c.in.attach()
-	for {
-		if n, err := c.t.nc.Read(c.in.data[:]); err != nil || n == 0 {
+	for read := 0; read < lingerLen; {
+		n, err := c.t.nc.Read(c.in.data[:])
+		if err != nil || n == 0 {
 			return
 		}
+		read += n
 	}
 }
