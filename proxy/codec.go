@@ -12,8 +12,8 @@ import (
 )
 
 // Codec returns a codec that passes messages of the proxy on as they are, and leaves all others to
-// the protobuf codec. Servers that proxy need it: grpc.ForceServerCodecV2(proxy.Codec()). Connections to backends do not, as the
-// proxy brings it along with each call; having it there does no harm.
+// the protobuf codec. Servers that proxy should have it, by grpc.ForceServerCodecV2(proxy.Codec()): any other copies each
+// message. Connections to backends need not, as the proxy brings it along with each call; having it there does no harm.
 //
 // Its name is that of the protobuf codec, so that it never shows in a content-type.
 func Codec() encoding.CodecV2 {

@@ -20,13 +20,13 @@ import (
 )
 
 // exampleConn serves s in memory and returns a connection to it, and a function that ends both.
-func exampleConn(s *grpc.Server) (*grpc.ClientConn, func()) {
+func exampleConn(s *grpc.Server, opts ...grpc.DialOption) (*grpc.ClientConn, func()) {
 	l := bufconn.Listen(1 << 16)
 	go func() { _ = s.Serve(l) }() // ends with s.Stop
 
-	conn, err := grpc.NewClient("passthrough:///memory",
+	conn, err := grpc.NewClient("passthrough:///memory", append(opts,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		log.Fatal(err)
 	}

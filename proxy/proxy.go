@@ -30,8 +30,8 @@ type StreamedDetectorFunc func(fullMethodName string) bool
 // would. Methods of the service that [WithMethodNames] does not list stay unknown to the server, and so go to its
 // handler for unknown methods, if any.
 //
-// The server needs the proxy's codec: [grpc.ForceServerCodecV2]([Codec]()) or [RegisterCodec].
-// It panics, as the registration of generated code does, when the service is registered already.
+// The server should have the proxy's codec: [grpc.ForceServerCodecV2]([Codec]()), or [RegisterCodec].
+// It ends the process, as grpc-go does for generated code, when the service is registered already.
 func RegisterService(server grpc.ServiceRegistrar, director StreamDirector, serviceName string, options ...Option) {
 	h := newHandler(director, serviceName, options)
 
@@ -55,7 +55,7 @@ func RegisterService(server grpc.ServiceRegistrar, director StreamDirector, serv
 // TransparentHandler returns the handler that forwards every method which the server itself does not know.
 // Give it to [grpc.UnknownServiceHandler], or use [ServerOptions].
 //
-// The server needs the proxy's codec: [grpc.ForceServerCodecV2]([Codec]()) or [RegisterCodec].
+// The server should have the proxy's codec: [grpc.ForceServerCodecV2]([Codec]()), or [RegisterCodec].
 func TransparentHandler(director StreamDirector, options ...Option) grpc.StreamHandler {
 	return newHandler(director, "", options).serve
 }
