@@ -13,12 +13,7 @@ const maxSettingsLen = 600
 
 func (c *Conn) onSettings(h frame.Header, p []byte) *frame.Error {
 	if h.Flags.Has(frame.FlagAck) {
-		if !c.acked {
-			// Section 4.3.1: the size of the table takes effect now.
-			c.acked = true
-			c.dec.SetMaxTableSize(c.cfg.HeaderTableSize)
-		}
-		return c.glitch("settings_ack")
+		return c.onSettingsAck()
 	}
 	if h.Length > maxSettingsLen {
 		return &frame.Error{Code: frame.EnhanceYourCalm, Reason: "settings_many", Detail: "SETTINGS frame with more parameters than there are"}
@@ -26,14 +21,27 @@ func (c *Conn) onSettings(h frame.Header, p []byte) *frame.Error {
 	first := !c.gotSettings
 	c.gotSettings = true
 	for s := range frame.Settings(p) {
-		if ferr := s.Check(); ferr != nil {
-			return ferr
+		ferr := s.Check()
+		if ferr == nil {
+			ferr = c.apply(s)
 		}
-		if ferr := c.apply(s); ferr != nil {
+		if ferr != nil {
 			return ferr
 		}
 	}
+	c.applied(first)
+	if first {
+		c.events.Ready(c, &c.batch)
+	} else if ferr := c.glitch("settings"); ferr != nil {
+		return ferr
+	}
+	return c.settleControl()
+}
+
+// applied acknowledges the peer's SETTINGS, and does what they make room for.
+func (c *Conn) applied(first bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.peer.ready = true
 	if first && !c.peer.seen {
 		// Section 6.5.2: initially there is no limit.
@@ -46,13 +54,16 @@ func (c *Conn) onSettings(h frame.Header, p []byte) *frame.Error {
 	if c.openable() > 0 {
 		c.tellFree(&c.batch)
 	}
-	c.mu.Unlock()
-	if first {
-		c.events.Ready(c, &c.batch)
-	} else if ferr := c.glitch("settings"); ferr != nil {
-		return ferr
+}
+
+// onSettingsAck takes the peer's word that it knows our SETTINGS.
+func (c *Conn) onSettingsAck() *frame.Error {
+	if !c.acked {
+		// Section 4.3.1: the size of the table takes effect now.
+		c.acked = true
+		c.dec.SetMaxTableSize(c.cfg.HeaderTableSize)
 	}
-	return c.settleControl()
+	return c.glitch("settings_ack")
 }
 
 // apply obeys one setting of the peer.

@@ -137,13 +137,10 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 	full := c.active >= int(c.cfg.MaxConcurrentStreams)
 	c.opening = true // until it is registered, refused or reset
 	c.mu.Unlock()
-	if self == nil && head.TooLarge == nil {
-		self = checkRequest(head.Fields, id)
-	}
 	if self != nil {
 		return self
 	}
-	length, ferr := contentOf(head, id)
+	length, ferr := requestContent(head, id)
 	if ferr != nil {
 		return ferr
 	}
@@ -154,6 +151,22 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 	if s == nil {
 		return c.refuse(id)
 	}
+	c.welcome(s, id, head, length)
+	return nil
+}
+
+// requestContent checks a request and returns the length of the content that it promises, or -1.
+func requestContent(head Head, id uint32) (int64, *frame.Error) {
+	if head.TooLarge == nil {
+		if ferr := checkRequest(head.Fields, id); ferr != nil {
+			return 0, ferr
+		}
+	}
+	return contentOf(head, id)
+}
+
+// welcome puts a stream of the peer into the table and tells the owner of its request.
+func (c *Conn) welcome(s *Stream, id uint32, head Head, length int64) {
 	c.mu.Lock()
 	c.register(s, id)
 	c.opening = false
@@ -166,7 +179,6 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 	s.bodyLeft = length
 	c.earn(2)
 	c.events.Headers(s, &c.batch, head)
-	return nil
 }
 
 // refuse answers one stream too many (section 5.1.2).

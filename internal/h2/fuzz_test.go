@@ -179,16 +179,7 @@ func (c *scenario) checkInvariants() {
 	for id, s := range conn.streams {
 		queued += s.queue.n
 		growth += int64(s.recv.Size() - conn.cfg.StreamWindow)
-		switch {
-		case s.id != id || s.removed || s.recvEnded && s.sendEnded:
-			c.t.Errorf("stream %d has no place in the table: %+v", id, s)
-		case s.recv.Unread() > s.recv.Size() || s.recv.Size() > conn.cfg.MaxStreamWindow:
-			c.t.Errorf("stream %d has %d octets unread in a window of %d", id, s.recv.Unread(), s.recv.Size())
-		case s.send.Available() > frame.MaxWindow:
-			c.t.Errorf("stream %d may send %d octets", id, s.send.Available())
-		case s.queue.n > 0 && s.send.Available() > 0 && !s.ready.in:
-			c.t.Errorf("stream %d has octets and window, and no turn", id)
-		}
+		c.checkStream(id, s)
 	}
 	if n := c.budget.Used(); n != int64(queued) {
 		c.t.Errorf("%d octets are queued, %d taken from the budget", queued, n)
@@ -201,5 +192,20 @@ func (c *scenario) checkInvariants() {
 	}
 	if !conn.writing && !conn.closed && len(conn.out) > 0 {
 		c.t.Errorf("%d octets wait for nobody to write them", len(conn.out))
+	}
+}
+
+// checkStream checks a stream in the table. conn.mu is held.
+func (c *scenario) checkStream(id uint32, s *Stream) {
+	c.t.Helper()
+	switch {
+	case s.id != id || s.removed || s.recvEnded && s.sendEnded:
+		c.t.Errorf("stream %d has no place in the table: %+v", id, s)
+	case s.recv.Unread() > s.recv.Size() || s.recv.Size() > c.conn.cfg.MaxStreamWindow:
+		c.t.Errorf("stream %d has %d octets unread in a window of %d", id, s.recv.Unread(), s.recv.Size())
+	case s.send.Available() > frame.MaxWindow:
+		c.t.Errorf("stream %d may send %d octets", id, s.send.Available())
+	case s.queue.n > 0 && s.send.Available() > 0 && !s.ready.in:
+		c.t.Errorf("stream %d has octets and window, and no turn", id)
 	}
 }

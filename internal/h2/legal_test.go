@@ -104,13 +104,7 @@ func (r *referee) sentFrame(h frame.Header, p []byte) {
 			s.window += n
 		}
 	case frame.TypeHeaders:
-		if s == nil && !r.client {
-			s = r.newStream(h.StreamID, r.latest(), r.ackedN+len(r.settings))
-			r.lastID = max(r.lastID, h.StreamID)
-		}
-		if s != nil {
-			s.peerEnded = s.peerEnded || end
-		}
+		r.sentHeaders(h.StreamID, s, end)
 	case frame.TypeData:
 		r.peerWindow -= int64(h.Length)
 		if s != nil {
@@ -121,6 +115,16 @@ func (r *referee) sentFrame(h frame.Header, p []byte) {
 		if s != nil {
 			s.peerReset = true
 		}
+	}
+}
+
+func (r *referee) sentHeaders(id uint32, s *refStream, end bool) {
+	if s == nil && !r.client {
+		s = r.newStream(id, r.latest(), r.ackedN+len(r.settings))
+		r.lastID = max(r.lastID, id)
+	}
+	if s != nil {
+		s.peerEnded = s.peerEnded || end
 	}
 }
 

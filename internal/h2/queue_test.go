@@ -16,14 +16,10 @@ func TestQueue(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var q queue
 	var model []byte
-	next := byte(0)
+	pat := pattern{}
 	for range 1_500 {
 		if r.IntN(2) == 0 {
-			p := make([]byte, r.IntN([]int{10, 600, 40_000}[r.IntN(3)])+1)
-			for i := range p {
-				p[i] = next
-				next++
-			}
+			p := pat.next(0, 1+r.IntN([]int{10, 600, 40_000}[r.IntN(3)]))
 			q.push(p)
 			model = append(model, p...)
 		}
