@@ -60,6 +60,7 @@ type options struct {
 	duration              time.Duration
 	syscalls              bool
 	profiles, out, from   string
+	record                string
 }
 
 func parse(args []string) (o options, err error) {
@@ -74,6 +75,7 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.profiles, "profiles", "", "leave profiles of the Go proxies' CPU time and allocations in this `directory`")
 	flags.StringVar(&o.out, "out", "results", "`directory` for results.json, table.md and cpu.svg")
 	flags.StringVar(&o.from, "from", "", "measure nothing, but make table and plot from this results.json `file`")
+	flags.StringVar(&o.record, "record", "", "put plot and tables into these `documents` too, with commas between them")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -103,6 +105,11 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 	}
 	if err := write(o.out, results); err != nil {
 		return err
+	}
+	if o.record != "" {
+		if err := record(strings.Split(o.record, ","), results); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintln(stdout, results.Markdown())
 	if n := results.Errors(); n > 0 {

@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/manifold-grpc/manifold/bench/peers/report"
+)
+
+func TestRecord(t *testing.T) {
+	dir := t.TempDir()
+	doc, readme := filepath.Join(dir, "docs", "b.md"), filepath.Join(dir, "README.md")
+	if err := os.Mkdir(filepath.Dir(doc), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(doc, "a\n<!-- peers:begin -->\nstale\n<!-- peers:end -->\nb\n")
+	put(readme, "c\n<!-- peers-summary:begin -->\n<!-- peers-summary:end -->\nd\n")
+	r := &report.Run{
+		Proxies:   []report.Proxy{{Name: "relay"}},
+		Scenarios: []report.Scenario{{Title: "calls", Unit: "call", Cells: []report.Cell{{Proxy: "relay", Samples: []report.Sample{{CPU: 5000}}}}}},
+	}
+	for range 2 { // what is filled can be filled again
+		if err := record([]string{doc, readme}, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, wants := range map[string][]string{
+		doc:    {"a\n<!-- peers:begin -->\n![", "](benchmarks.svg)\n\n| CPU", "### calls\n", "<!-- peers:end -->\nb\n"},
+		readme: {"c\n<!-- peers-summary:begin -->\n![", "](docs/benchmarks.svg)\n\n| CPU", "| 5.00 |\n<!-- peers-summary:end -->\nd\n"},
+		filepath.Join(dir, "docs", "benchmarks.svg"): {"<svg", "calls"},
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range wants {
+			if strings.Count(string(text), want) != 1 && !strings.HasSuffix(file, ".svg") || !strings.Contains(string(text), want) {
+				t.Errorf("%s: expected %q once in\n%s", file, want, text)
+			}
+		}
+		if strings.Contains(string(text), "stale") {
+			t.Errorf("%s: the stale part is still there", file)
+		}
+	}
+	for text, want := range map[string]string{"nothing\n": "no line", "<!-- peers:begin -->\n": "but none <!-- peers:end -->"} {
+		put(readme, text)
+		if err := record([]string{doc, readme}, r); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("document %q: error %v, expected one with %q", text, err, want)
+		}
+	}
+}
+
+// The repository's own document can be filled.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/benchmarks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"<!-- peers:begin -->\n", "<!-- peers:end -->\n"} {
+		if strings.Count(string(text), line) != 1 {
+			t.Errorf("docs/benchmarks.md has the line %q not just once", line)
+		}
+	}
+}
