@@ -5,11 +5,13 @@ package proxies
 
 import "context"
 
-// http-reuse safe is HAProxy's default; it is written down as it matters here.
+// http-reuse safe is HAProxy's default; it is written down as it matters here. A
+// tune.bufsize above the default of 16 KiB halves the cost of large messages, but with 32 and
+// with 64 KiB this version now and then ended streams before their trailers. Wider
+// windows change nothing.
 const haproxyConf = `global
 	nbthread {{.Threads}}
 	maxconn {{.Connections}}
-	tune.h2.initial-window-size 1048576
 	{{if .TLS}}ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256{{end}}
 defaults
 	mode http

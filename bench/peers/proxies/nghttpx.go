@@ -5,13 +5,15 @@ package proxies
 
 import "context"
 
+// The default windows of 64 KiB make large requests cost it much more, and windows of
+// 1 MiB large responses.
 const nghttpxConf = `frontend={{.Host}},{{.Port}}{{if not .TLS}};no-tls{{end}}
 backend={{.BackendHost}},{{.BackendPort}};;proto=h2
 workers={{.Threads}}
 errorlog-file={{.Dir}}/errors
-frontend-http2-window-size=1048576
+frontend-http2-window-size=262144
 frontend-http2-connection-window-size=8388608
-backend-http2-window-size=1048576
+backend-http2-window-size=262144
 frontend-http2-read-timeout=1h
 stream-read-timeout=0
 stream-write-timeout=0
