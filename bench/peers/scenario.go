@@ -33,7 +33,7 @@ func scenarios() []Scenario {
 		unary("unary-64B-1x100", "unary, 64 B", 1, 100, small),
 		unary("unary-64B-8x100", "unary, 64 B", 8, 100, small),
 		unary("unary-64B-50x10", "unary, 64 B", 50, 10, small),
-		unary("timeouts-64B-1x100", "unary, 64 B, each its own grpc-timeout", 1, 100, timed),
+		unary("timeouts-64B-1x100", "unary, 64 B, varying grpc-timeout", 1, 100, timed),
 		unary("unary-64KiB-1x10", "unary, 64 KiB", 1, 10, large),
 		unary("unary-1MiB-1x4", "unary, 1 MiB", 1, 4, huge),
 		{
@@ -45,7 +45,7 @@ func scenarios() []Scenario {
 			Load: load.Plan{Connections: 1, Streams: 100, Call: load.Call{Size: 64, Trips: 100}},
 		},
 		{
-			Name: "idle-1000", Title: "1000 idle connections, an open stream each", Unit: "connection", Units: 1,
+			Name: "idle-1000", Title: "1000 idle connections, one stream each", Unit: "connection", Units: 1,
 			Load: load.Plan{Connections: 1000, Streams: 1, Call: load.Call{Size: 64, Trips: 1, Hold: true}},
 		},
 		withTLS(unary("tls-64B-1x100", "TLS, unary, 64 B", 1, 100, small)),

@@ -12,7 +12,7 @@ import (
 
 // The plot's measures, in pixels.
 const (
-	plotLeft   = 300 // where the axis begins; titles are left of it
+	plotLeft   = 310 // where the axis begins; titles are left of it
 	plotWidth  = 560 // of the axis
 	plotTop    = 70  // legend and the axis' figures are above it
 	plotRow    = 34

@@ -119,6 +119,7 @@ func (r *Run) columns(s Scenario) []column {
 			column{"p50", middle(func(s Sample) float64 { return float64(s.P50) }, micros)},
 			column{"p99", middle(func(s Sample) float64 { return float64(s.P99) }, micros)},
 			column{s.Unit + "s/s", middle(func(s Sample) float64 { return s.Rate }, func(v float64) string { return fmt.Sprintf("%.0f", v) })},
+			column{"ends, µs", middle(func(s Sample) float64 { return s.EndsCPU / 1000 }, digits)},
 			column{"waits", middle(func(s Sample) float64 { return s.Switches }, digits)},
 			column{"allocations", middle(func(s Sample) float64 { return s.Objects }, digits)})
 	}
