@@ -238,11 +238,18 @@ func TestNoRetryOfWhatLeft(t *testing.T) {
 	}
 }
 
-// Hostile or broken answers become the status that gRPC maps them to (http-grpc-status-mapping), and
-// never more than that: the connection of the client lives on.
-func TestBrokenAnswers(t *testing.T) {
+// answer is what an upstream sends for a request.
+type answer func(p *rawpeer.Peer, id uint32)
+
+// brokenAnswer is an answer, and the status that the client gets for it.
+type brokenAnswer struct {
+	name   string
+	answer answer
+	want   string
+}
+
+func brokenAnswers() []brokenAnswer {
 	large, huge := strings.Repeat("x", 100<<10), strings.Repeat("x", 1<<20)
-	type answer func(p *rawpeer.Peer, id uint32)
 	headers := func(end bool, pairs ...string) answer {
 		return func(p *rawpeer.Peer, id uint32) { p.Headers(id, end, pairs...) }
 	}
@@ -252,11 +259,7 @@ func TestBrokenAnswers(t *testing.T) {
 			p.Data(id, true, []byte("<html>sorry</html>"))
 		}
 	}
-	tests := []struct {
-		name   string
-		answer answer
-		want   string
-	}{
+	return []brokenAnswer{
 		{"400", html("400"), "13"},
 		{"401", html("401"), "16"},
 		{"403", html("403"), "7"},
@@ -308,6 +311,11 @@ func TestBrokenAnswers(t *testing.T) {
 		{"a stream window too large", func(p *rawpeer.Peer, id uint32) { p.Window(id, 1<<31-1) }, "13"},
 		{"a window update of 0", func(p *rawpeer.Peer, id uint32) { p.Window(id, 0) }, "13"},
 	}
+}
+
+// Hostile or broken answers become the status that gRPC maps them to (http-grpc-status-mapping), and
+// never more than that: the connection of the client lives on.
+func TestBrokenAnswers(t *testing.T) {
 	var now atomic.Pointer[answer]
 	b := raw(t, frames(func(p *rawpeer.Peer, f rawpeer.Frame) error {
 		if f.Type == http2.FrameHeaders {
@@ -317,7 +325,7 @@ func TestBrokenAnswers(t *testing.T) {
 	}))
 	r := start(t, rigConfig{}, b.Addr())
 	c := openerTo(t, r.addr)
-	for _, tt := range tests {
+	for _, tt := range brokenAnswers() {
 		t.Run(tt.name, func(t *testing.T) {
 			now.Store(&tt.answer)
 			id := c.open(t)
