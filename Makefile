@@ -43,8 +43,8 @@ bench-peers: ## measure the relay beside other proxies (docs/benchmarks.md)
 clients: ## run grpcurl, Python and Node.js against the daemon (needs: clients/README.md)
 	cd clients && go test -count=1 -v .
 
-generate: ## generate the code of the sample services anew (needs protoc)
-	go generate ./internal/sample/...
+generate: ## generate the code of all .proto files anew (needs protoc)
+	go generate ./internal/sample/... ./fanout/...
 
 tidy: ## tidy the go.mod of every module
 	@for m in $$(git ls-files '*go.mod'); do echo "$$m"; (cd "$$(dirname "$$m")" && go mod tidy) || exit 1; done

@@ -29,10 +29,11 @@ type layer struct {
 // no more of grpc than its vocabulary. The others are for tests: x/net's HTTP/2 is
 // the second opinion on ours.
 const (
-	grpc       = "google.golang.org/grpc/..."
-	grpcCodes  = "google.golang.org/grpc/codes"
-	grpcStatus = "google.golang.org/grpc/status"
-	protobuf   = "google.golang.org/protobuf/..."
+	grpc         = "google.golang.org/grpc/..."
+	grpcCodes    = "google.golang.org/grpc/codes"
+	grpcMetadata = "google.golang.org/grpc/metadata"
+	grpcStatus   = "google.golang.org/grpc/status"
+	protobuf     = "google.golang.org/protobuf/..."
 
 	// rpcProtos are google.rpc.Status and the standard error details, which grpc
 	// itself depends on.
@@ -58,6 +59,7 @@ var layers = []layer{
 		allow: []string{"./proxy/...", grpc, protobuf},
 		tests: []string{goleak, rpcProtos},
 	},
+	{dir: "fanout/...", allow: []string{"./fanout/fanoutpb", grpcCodes, grpcMetadata, grpcStatus, rpcProtos, protobuf}},
 	{
 		dir:   "relay/...",
 		allow: []string{"./relay/...", "./internal/h2/...", "./internal/memnet", "./internal/tlsconn", grpcCodes, grpcStatus, rpcProtos, protobuf},
