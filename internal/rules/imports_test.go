@@ -59,6 +59,11 @@ var layers = []layer{
 		allow: []string{"./proxy/...", grpc, protobuf},
 		tests: []string{goleak, rpcProtos},
 	},
+	{
+		dir:   "fanout/fanoutclient",
+		allow: []string{"./fanout/...", grpc, protobuf},
+		tests: []string{goleak, rpcProtos},
+	},
 	{dir: "fanout/...", allow: []string{"./fanout/fanoutpb", grpcCodes, grpcMetadata, grpcStatus, rpcProtos, protobuf}},
 	{
 		dir:   "relay/...",
