@@ -301,7 +301,11 @@ func TestLeave(t *testing.T) {
 			})
 			ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 			defer stop()
-			for _, err := range (caller{Conn: conn, Envelope: envelope}).Call(ctx, method, text("x")) {
+			s, err := caller{Conn: conn, Envelope: envelope}.Open(ctx, method)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range s.Answers() {
 				if err != nil {
 					t.Error(err)
 				}
