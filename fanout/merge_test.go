@@ -14,7 +14,7 @@ import (
 // a ends), and returns what each releases: parts between bars.
 func merging(m *Merge[byte, string], events string) string {
 	var out []string
-	for _, e := range strings.Fields(events) {
+	for e := range strings.FieldsSeq(events) {
 		source := int(e[0] - 'a')
 		if e[1] == '.' {
 			out = append(out, strings.Join(m.End(source), " "))

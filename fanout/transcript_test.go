@@ -128,15 +128,16 @@ func (p *player) end(text string) (string, error) {
 }
 
 func (p *player) show(d Decision) string {
-	text := d.State.String()
+	var text strings.Builder
+	text.WriteString(d.State.String())
 	if d.Final {
-		text += ", final"
+		text.WriteString(", final")
 	}
 	if len(d.Cancel) > 0 {
-		text += ", not needed:"
+		text.WriteString(", not needed:")
 		for _, i := range d.Cancel {
-			text += " " + p.call.targets[i]
+			text.WriteString(" " + p.call.targets[i])
 		}
 	}
-	return text
+	return text.String()
 }
