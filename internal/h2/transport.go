@@ -15,9 +15,12 @@ import (
 // and what a batch of small ones brings.
 const readLen = 64 << 10
 
-// readPool holds read buffers: where the socket can be asked, a connection
-// without input holds none.
+// readPool holds read buffers: a connection without input holds none.
 var readPool = sync.Pool{New: func() any { return new([readLen]byte) }}
+
+// firstLen is what a connection without input holds where the socket cannot be asked whether
+// there is any, as below TLS: room for the first octets, and for most of what a unary call brings.
+const firstLen = 1 << 10
 
 // transport is the octets of a connection: a net.Conn, and the way around it that
 // never blocks, where there is one.
@@ -95,9 +98,11 @@ func (t *transport) closeWrite() {
 
 // reader is the read buffer: data[r:w] waits to be parsed. Owned by the read loop.
 type reader struct {
-	t    *transport
-	data *[readLen]byte // nil: nothing waits
-	r, w int
+	t     *transport
+	data  *[readLen]byte // nil: nothing waits
+	r, w  int
+	first []byte // nil where the socket can be asked
+	more  bool   // the last read brought so much that the next will
 }
 
 func (r *reader) bytes() []byte {
@@ -115,9 +120,27 @@ func (r *reader) fill() (int, error) {
 	if r.t.raw != nil {
 		return r.t.readRaw(r)
 	}
+	if r.data == nil && !r.more {
+		return r.fillFirst()
+	}
 	r.attach()
 	n, err := r.t.nc.Read(r.data[r.w:])
 	r.w += n
+	r.more = n >= firstLen
+	return n, err
+}
+
+// fillFirst waits for input without a read buffer.
+func (r *reader) fillFirst() (int, error) {
+	if r.first == nil {
+		r.first = make([]byte, firstLen)
+	}
+	n, err := r.t.nc.Read(r.first)
+	if n > 0 {
+		r.attach()
+		r.w = copy(r.data[:], r.first[:n])
+		r.more = n == firstLen
+	}
 	return n, err
 }
 
