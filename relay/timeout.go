@@ -60,3 +60,19 @@ func formatTimeout(d time.Duration) string {
 	}
 	return strconv.FormatInt(int64(d/time.Hour)+1, 10) + "H"
 }
+
+// SetTimeout bounds the call to d from its start, on either side, as a grpc-timeout of the caller's would. The
+// caller's own stays if it is shorter. A d that is not above 0 changes nothing.
+func (c *Call) SetTimeout(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d <= 0 || c.stage == stageDone || c.timeout > 0 && c.timeout <= d {
+		return
+	}
+	if c.deadline != nil && !c.deadline.Stop() {
+		return // the caller's deadline has come: expire is about to end the call
+	}
+	c.timeout = d
+	c.SetHeader("grpc-timeout", formatTimeout(d))
+	c.deadline = time.AfterFunc(d-time.Since(c.start), c.expire)
+}

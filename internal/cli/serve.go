@@ -10,12 +10,15 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/manifold-grpc/manifold/internal/address"
+	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/daemon"
 )
 
@@ -25,6 +28,7 @@ const defaultDrainTimeout = 25 * time.Second
 
 // serveFlags are the flags of serve, as they were given.
 type serveFlags struct {
+	config          string
 	listen          string
 	to              []string
 	toCA            string
@@ -38,9 +42,10 @@ type serveFlags struct {
 func newServe(signals <-chan os.Signal) *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
-		Use:   "serve --listen ADDRESS --to ENDPOINT,...",
+		Use:   "serve --config FILE | --listen ADDRESS --to ENDPOINT,...",
 		Short: "Forward calls to backends",
-		Long: `Serve forwards every call to the given backends, each call to the next one in
+		Long: `Serve runs what a configuration file declares: frontends, backends and routes. Without
+one it forwards every call to the given backends, each call to the next one in
 turn, also the calls of one client connection. A backend that cannot be reached
 loses its turns to the others.
 
@@ -53,12 +58,13 @@ reflection too, are forwarded.
 SIGTERM or an interrupt drains: health becomes NOT_SERVING, no new calls are
 taken, calls in flight may finish until --drain-timeout. A second signal stops
 at once.`,
-		Example: `  manifold serve --listen :8080 --to 10.0.0.1:50051,10.0.0.2:50051
+		Example: `  manifold serve --config manifold.yaml
+  manifold serve --listen :8080 --to 10.0.0.1:50051,10.0.0.2:50051
   manifold serve --listen :8443 --tls-cert server.crt --tls-key server.key --to localhost:50051
   manifold serve --listen unix:///run/manifold.sock --to https://api.example.com --to-ca internal-ca.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := f.config(cmd.ErrOrStderr())
+			cfg, err := f.daemon(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -75,8 +81,9 @@ at once.`,
 // register declares the flags, in the order that help shows them.
 func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	flags.StringVar(&f.listen, "listen", "", "`address` to take calls on (required)")
-	flags.StringSliceVar(&f.to, "to", nil, "`endpoints` to forward to, separated by commas (required)")
+	flags.StringVar(&f.config, "config", "", "configuration `file`, in place of the addresses and files below")
+	flags.StringVar(&f.listen, "listen", "", "`address` to take calls on (required without --config)")
+	flags.StringSliceVar(&f.to, "to", nil, "`endpoints` to forward to, separated by commas (required without --config)")
 	flags.StringVar(&f.toCA, "to-ca", "", "PEM `file` of the authorities that sign the certificates of https:// endpoints (default: the system's)")
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM `file` of the certificate chain to serve TLS with (default: plaintext)")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM `file` of the certificate's key")
@@ -85,10 +92,13 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	f.log.register(flags)
 }
 
-// config turns the flags into a configuration that logs to stderr. Its error has a
+// daemon turns the flags into a configuration that logs to stderr. Its error has a
 // line for each flag that is wrong: whoever mends a command line wants to do it
 // once.
-func (f *serveFlags) config(stderr io.Writer) (daemon.Config, error) {
+func (f *serveFlags) daemon(stderr io.Writer) (daemon.Config, error) {
+	if f.config != "" {
+		return f.declared(stderr)
+	}
 	listen, listenErr := f.address()
 	endpoints, toErr := f.endpoints()
 	log, logErr := f.log.logger(stderr)
@@ -101,6 +111,27 @@ func (f *serveFlags) config(stderr io.Writer) (daemon.Config, error) {
 		DrainDelay: f.drainDelay,
 		Log:        log,
 	}, errors.Join(listenErr, toErr, f.checkTLS(), f.checkDrain(), logErr)
+}
+
+// declared is daemon with a file. The flags that it replaces are errors, rather than ignored.
+func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
+	var errs []error
+	for name, given := range map[string]bool{
+		"--listen": f.listen != "", "--to": len(f.to) > 0, "--to-ca": f.toCA != "",
+		"--tls-cert": f.tlsCert != "", "--tls-key": f.tlsKey != "",
+	} {
+		if given {
+			errs = append(errs, fmt.Errorf("%s beside --config: expected it in the file", name))
+		}
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	log, logErr := f.log.logger(stderr)
+	if err := errors.Join(append(errs, f.checkDrain(), logErr)...); err != nil {
+		return daemon.Config{}, err
+	}
+	file, err := config.Load(f.config)
+
+	return daemon.Config{File: file, DrainDelay: f.drainDelay, Log: log}, badFile(err)
 }
 
 func (f *serveFlags) address() (address.Address, error) {
@@ -166,7 +197,11 @@ func serve(cfg daemon.Config, drainTimeout time.Duration, signals <-chan os.Sign
 	if err != nil {
 		return err
 	}
-	cfg.Log.Info("manifold", "version", version(), "backends", cfg.Endpoints)
+	if cfg.File != nil {
+		cfg.Log.Info("manifold", "version", version(), "frontends", len(cfg.File.Frontends), "backends", len(cfg.File.Backends), "routes", len(cfg.File.Routes))
+	} else {
+		cfg.Log.Info("manifold", "version", version(), "backends", cfg.Endpoints)
+	}
 	if err := d.Start(); err != nil {
 		return failed(err)
 	}

@@ -238,6 +238,7 @@ func (c *checker) match(m *Match, path string) {
 func (c *checker) fanOut(f *FanOut, path string) {
 	if !c.broken[path] {
 		c.reference(f.Backend, path+".backend")
+		c.oneName(f.Backend, path+".backend")
 	}
 	if len(f.Unary) > 0 && len(f.Streaming) > 0 {
 		c.fail(path+".streaming", "streaming beside unary, expected one of them: it says what all other methods are")
@@ -246,6 +247,16 @@ func (c *checker) fanOut(f *FanOut, path string) {
 	c.methods(f.Streaming, path+".streaming")
 	if _, err := splice.New(f.Layout.Splice(), "source"); err != nil {
 		c.fail(path+".layout", "%v", err)
+	}
+}
+
+// oneName checks what one-to-many calls ask of their backend: its endpoints are asked for one name
+// by TLS and by :authority.
+func (c *checker) oneName(name, path string) {
+	b := c.config.Backends[name]
+	secure := b.TLS != nil || slices.ContainsFunc(b.Endpoints, func(e NamedEndpoint) bool { return e.TLS })
+	if b.Authority != "" && secure && (b.TLS == nil || b.TLS.ServerName != b.Authority) {
+		c.fail(path, "backend %q has TLS and an authority, expected %q as its tls.server_name too for one-to-many calls", name, b.Authority)
 	}
 }
 

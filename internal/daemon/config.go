@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/address"
+	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/proxy/splice"
 )
 
@@ -22,6 +23,9 @@ type (
 // Config is what a daemon is to do. It is plain data; New takes a copy of it and
 // reads the files it names.
 type Config struct {
+	// File is what a configuration file declares, as package config returns it. With it
+	// Listen, TLS, Endpoints, CAFile and FanOut have to be empty. Default: these.
+	File *config.Config
 	// Listen is where calls come in. Required.
 	Listen Address
 	// TLS is how the listener speaks TLS. The zero value is plaintext HTTP/2.
@@ -64,6 +68,10 @@ type FanOut struct {
 // check returns all that can be said against the configuration without looking
 // at files, one line each.
 func (c *Config) check() error {
+	if c.File != nil {
+		return c.checkFile()
+	}
+
 	var errs []error
 	if c.Listen == (Address{}) {
 		errs = append(errs, errors.New("no address to listen on"))
@@ -89,4 +97,13 @@ func (c *Config) check() error {
 	}
 
 	return errors.Join(errs...)
+}
+
+// checkFile finds what is declared twice. What is in the file is checked already.
+func (c *Config) checkFile() error {
+	if c.Listen != (Address{}) || c.TLS != (ServerTLS{}) || len(c.Endpoints) > 0 || c.CAFile != "" || len(c.FanOut.Services) > 0 {
+		return errors.New("a file beside addresses, certificates or endpoints, expected one of them")
+	}
+
+	return nil
 }

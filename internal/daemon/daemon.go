@@ -5,11 +5,10 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,18 +20,22 @@ import (
 // goroutine after Start.
 type Daemon struct {
 	// Immutable after New.
-	listen     Address
 	drainDelay time.Duration
-	pathConfig pathConfig
+	plan       *plan
 	log        *slog.Logger
 	health     *health
-	done       chan struct{} // closed when the data path serves no longer
+	done       chan struct{} // closed when a frontend serves no longer
 
 	// Immutable after Start.
-	lis  net.Listener
+	lis  []net.Listener // of the frontends, in their order
 	path *dataPath
 
-	serveErr error // why it serves no longer; set before done is closed
+	serving sync.WaitGroup // frontends
+
+	mu sync.Mutex
+	// Guarded by mu.
+	serveErr error // why frontends serve no longer
+	ended    bool  // done is closed
 }
 
 // New checks cfg, loads the files it names, and returns a daemon that has not
@@ -46,22 +49,18 @@ func New(cfg Config) (*Daemon, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 
-	server, serverErr := cfg.TLS.load()
-	client, clientErr := clientTLS(cfg.CAFile)
-	if err := errors.Join(serverErr, clientErr); err != nil {
+	var err error
+	d := &Daemon{log: cfg.Log, drainDelay: cfg.DrainDelay, health: newHealth(), done: make(chan struct{})}
+	if cfg.File != nil {
+		d.plan, err = planOfFile(cfg.File, cfg.Log)
+	} else {
+		d.plan, err = planOfFlags(&cfg)
+	}
+	if err != nil {
 		return nil, err
 	}
-
-	d := &Daemon{log: cfg.Log, health: newHealth(), done: make(chan struct{})}
-	d.listen, d.drainDelay = cfg.Listen, cfg.DrainDelay
-	d.pathConfig = pathConfig{
-		serverTLS: server,
-		clientTLS: client,
-		endpoints: slices.Clone(cfg.Endpoints),
-		fanOut:    cfg.FanOut,
-		local:     d.registerLocal,
-		log:       cfg.Log,
-	}
+	d.plan.index()
+	d.plan.local, d.plan.log = d.registerLocal, cfg.Log
 
 	return d, nil
 }
@@ -71,53 +70,94 @@ func (d *Daemon) registerLocal(r grpc.ServiceRegistrar) {
 	healthpb.RegisterHealthServer(r, d.health)
 }
 
-// Start opens the listener and returns when clients can connect; calls are
+// Start opens the listeners and returns when clients can connect; calls are
 // served in the background until Shutdown. If it fails, nothing is left open.
 func (d *Daemon) Start() error {
-	lis, err := listen(d.listen)
+	err := d.listen()
+	if err == nil {
+		d.path, err = d.openPath()
+	}
 	if err != nil {
+		for _, lis := range d.lis {
+			err = joined([]error{err, lis.Close()})
+		}
 		return err
 	}
-	path, err := d.openPath(lis.Addr())
-	if err != nil {
-		return errors.Join(err, lis.Close())
-	}
 
-	d.lis, d.path = lis, path
-	d.log.Info("listening", "address", d.Addr(), "tls", d.pathConfig.serverTLS != nil)
-	go d.serve() // until Shutdown drains the data path
+	for i := range d.lis {
+		f := &d.plan.frontends[i]
+		d.log.Info("listening", "address", d.addr(i), "tls", f.tls != nil, "frontend", f.name)
+		d.serving.Add(1)
+		go d.serve(i) // until Shutdown drains the data path
+	}
 
 	return nil
 }
 
-// openPath opens the data path of a daemon that listens on own, which is needed to
-// see whether calls would come back to it: port 0 has a number only now.
-func (d *Daemon) openPath(own net.Addr) (*dataPath, error) {
-	for _, e := range d.pathConfig.endpoints {
-		if pointsAt(e, own) {
-			return nil, fmt.Errorf("endpoint %q is the address that the proxy itself listens on; expected a backend's", e)
+// listen opens the listeners of all frontends, or as far as it goes.
+func (d *Daemon) listen() error {
+	for _, f := range d.plan.frontends {
+		lis, err := listen(f.listen)
+		if err != nil {
+			return err
+		}
+		d.lis = append(d.lis, lis)
+	}
+
+	return nil
+}
+
+// openPath opens the data path. Only now it can be seen whether calls would come
+// back to the daemon: port 0 has a number.
+func (d *Daemon) openPath() (*dataPath, error) {
+	var own []net.Addr
+	for _, lis := range d.lis {
+		own = append(own, lis.Addr())
+	}
+	if err := d.plan.loops(own); err != nil {
+		return nil, err
+	}
+
+	return openDataPath(d.plan)
+}
+
+// serve runs until a frontend's listener ends, and keeps the reason for Shutdown.
+func (d *Daemon) serve(frontend int) {
+	defer d.serving.Done()
+
+	err := d.path.serve(frontend, d.lis[frontend])
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.serveErr = joined([]error{d.serveErr, err})
+	if !d.ended {
+		d.ended = true
+		close(d.done)
+	}
+}
+
+// Addr returns the address the first frontend listens on, with the port that was
+// chosen if the configuration has port 0.
+func (d *Daemon) Addr() Address { return d.addr(0) }
+
+// AddrOf returns the address that a frontend of the file listens on; ok is false if there is none
+// of the name.
+func (d *Daemon) AddrOf(frontend string) (addr Address, ok bool) {
+	for i := range d.plan.frontends {
+		if d.plan.frontends[i].name == frontend {
+			return d.addr(i), true
 		}
 	}
 
-	return openDataPath(d.pathConfig)
+	return Address{}, false
 }
 
-// serve runs until the data path ends, and keeps the reason for Shutdown.
-func (d *Daemon) serve() {
-	defer close(d.done)
-
-	d.serveErr = d.path.serve(d.lis)
-}
-
-// Addr returns the address the daemon listens on, with the port that was chosen
-// if the configuration has port 0.
-func (d *Daemon) Addr() Address {
-	addr := d.lis.Addr()
+func (d *Daemon) addr(frontend int) Address {
+	addr := d.lis[frontend].Addr()
 
 	return Address{Network: addr.Network(), Addr: addr.String()}
 }
 
-// Done returns a channel that is closed when the daemon accepts no more: after
+// Done returns a channel that is closed when a frontend accepts no more: after
 // Shutdown, or because its listener failed, which Shutdown then returns.
 func (d *Daemon) Done() <-chan struct{} { return d.done }
 
@@ -132,8 +172,8 @@ func (d *Daemon) Shutdown(ctx context.Context) error {
 	pause(ctx, d.drainDelay)
 
 	err := d.path.drain(ctx)
-	<-d.done
-	err = errors.Join(d.serveErr, err)
+	d.serving.Wait()
+	err = joined([]error{d.serveErr, err})
 	if err == nil {
 		d.log.Info("stopped")
 	}

@@ -5,15 +5,17 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
+	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
@@ -27,55 +29,98 @@ const (
 	firstTries = time.Second
 )
 
-// healthService is what the daemon answers itself instead of forwarding it.
-const healthService = "grpc.health.v1.Health"
-
-// pathConfig is what a data path has to know.
-type pathConfig struct {
-	serverTLS *tls.Config // of listeners; nil is plaintext
-	clientTLS *tls.Config // towards TLS endpoints
-	endpoints []Endpoint
-	fanOut    FanOut
-	local     func(grpc.ServiceRegistrar) // registers services not to forward
-	log       *slog.Logger
-}
-
-// dataPath moves calls from a listener to endpoints. The daemon uses openDataPath
+// dataPath moves calls from listeners to endpoints. The daemon uses openDataPath
 // and the methods serve, drain, inFlight and close, and nothing else of it. It is
-// package relay, with the daemon's own services and one-to-many calls as one more
-// backend, in memory.
+// package relay, with the daemon's own services and the one-to-many calls of each route as
+// backends in memory.
 type dataPath struct {
-	server    *relay.Server
+	servers   []*relay.Server // one for each frontend, in their order
+	backends  map[string]*relay.Backend
 	endpoints []*relay.Endpoint
-	local     *localServices
+	locals    []*localServices
 }
 
 // openDataPath makes a data path and begins to connect to its endpoints. Its
 // owner ends it with drain, or with close if it never served.
-func openDataPath(cfg pathConfig) (*dataPath, error) {
-	local, err := openLocal(cfg)
+func openDataPath(cfg *plan) (*dataPath, error) {
+	p := &dataPath{backends: map[string]*relay.Backend{}}
+	for _, name := range slices.Sorted(maps.Keys(cfg.backends)) {
+		p.openBackend(cfg.backends[name], cfg.log)
+	}
+	health := openHealth(cfg.local)
+	p.locals = append(p.locals, health)
+	routes, err := p.openRoutes(cfg)
 	if err != nil {
+		p.close()
 		return nil, err
 	}
-	p := &dataPath{local: local}
-	for _, e := range cfg.endpoints {
-		p.endpoints = append(p.endpoints, openEndpoint(e, cfg))
+	for i := range cfg.frontends {
+		f := &cfg.frontends[i]
+		r := &router{frontend: f, table: cfg.table, routes: routes, health: health.backend}
+		p.servers = append(p.servers, &relay.Server{TLS: f.tls, Limits: f.limits, ForwardedFor: f.forwardedFor, Route: r.take})
 	}
-	p.server = &relay.Server{TLS: cfg.serverTLS, Route: p.router(cfg.fanOut.Services)}
 	p.awaitFirstTries()
 
 	return p, nil
 }
 
+// openBackend connects the endpoints of a backend.
+func (p *dataPath) openBackend(b *backendPlan, log *slog.Logger) {
+	backend := &relay.Backend{Name: b.name}
+	if b.balance == config.LeastRequest {
+		backend.Pick = leastRequest
+	}
+	for _, e := range b.endpoints {
+		backend.Endpoints = append(backend.Endpoints, openEndpoint(e.Endpoint, b, log))
+	}
+	p.backends[b.name] = backend
+	p.endpoints = append(p.endpoints, backend.Endpoints...)
+}
+
+// openRoutes returns the routes, with the local servers of those for one-to-many calls.
+func (p *dataPath) openRoutes(cfg *plan) ([]*pathRoute, error) {
+	var routes []*pathRoute
+	for i := range cfg.routes {
+		r := &pathRoute{routePlan: &cfg.routes[i]}
+		switch {
+		case r.FanOut != nil:
+			services, err := openFanOut(cfg.backends[r.FanOut.Backend], r.routePlan)
+			if err != nil {
+				return nil, err
+			}
+			p.locals = append(p.locals, services)
+			r.choice.backends = []*relay.Backend{services.backend}
+		case len(r.Backend) > 0:
+			r.choice = p.choose(r.Backend)
+		}
+		routes = append(routes, r)
+	}
+
+	return routes, nil
+}
+
+// choose returns the backends of a route.
+func (p *dataPath) choose(targets config.Targets) choice {
+	c := choice{turn: new(atomic.Uint64)}
+	sum := uint64(0)
+	for _, t := range targets {
+		sum += uint64(t.Weight)
+		c.backends, c.bounds = append(c.backends, p.backends[t.Name]), append(c.bounds, sum)
+	}
+
+	return c
+}
+
 // openEndpoint returns an endpoint that is connecting and whose states are logged.
-func openEndpoint(e Endpoint, cfg pathConfig) *relay.Endpoint {
+func openEndpoint(e Endpoint, b *backendPlan, log *slog.Logger) *relay.Endpoint {
 	c := relay.EndpointConfig{
-		ConnectTimeout: connectTimeout,
+		Authority:      b.authority,
+		ConnectTimeout: b.connectTimeout,
 		BackoffMax:     maxBackoff,
-		OnState:        func(_ *relay.Endpoint, s relay.State, err error) { logState(cfg.log, e, s, err) },
+		OnState:        func(_ *relay.Endpoint, s relay.State, err error) { logState(log, e, s, err) },
 	}
 	if e.TLS {
-		c.TLS = cfg.clientTLS
+		c.TLS = b.tls
 	}
 	addr := e.Addr
 	if e.Network == "unix" {
@@ -104,29 +149,20 @@ func (p *dataPath) awaitFirstTries() {
 	}
 }
 
-// router returns what says where each call goes: the daemon's own services and those of fanOut
-// to the local server, all else to the next endpoint in turn.
-func (p *dataPath) router(fanOut []string) func(*relay.Call) {
-	local := &relay.Backend{Name: "local", Endpoints: []*relay.Endpoint{p.local.endpoint}}
-	backend := &relay.Backend{Name: "default", Endpoints: p.endpoints}
-	here := append(slices.Clone(fanOut), healthService)
-
-	return func(c *relay.Call) {
-		if slices.Contains(here, c.Service()) {
-			c.Forward(local)
-			return
-		}
-		c.Forward(backend)
+// inFlight returns the number of calls that have not ended.
+func (p *dataPath) inFlight() int64 {
+	n := 0
+	for _, s := range p.servers {
+		n += s.InFlight()
 	}
+
+	return int64(n)
 }
 
-// inFlight returns the number of calls that have not ended.
-func (p *dataPath) inFlight() int64 { return int64(p.server.InFlight()) }
-
-// serve takes over lis and serves it until drain. Its error is nil after that,
+// serve takes over the listener of a frontend and serves it until drain. Its error is nil after that,
 // and else what was wrong with the listener.
-func (p *dataPath) serve(lis net.Listener) error {
-	err := p.server.Serve(lis)
+func (p *dataPath) serve(frontend int, lis net.Listener) error {
+	err := p.servers[frontend].Serve(lis)
 	if errors.Is(err, relay.ErrServerClosed) {
 		return nil // drain came first
 	}
@@ -134,24 +170,69 @@ func (p *dataPath) serve(lis net.Listener) error {
 	return err
 }
 
-// drain closes the listener, tells clients to take new calls elsewhere, lets the
+// drain closes the listeners, tells clients to take new calls elsewhere, lets the
 // calls in flight finish until ctx ends, and closes everything. If calls had to
 // be cut then, it returns a *CutError.
 func (p *dataPath) drain(ctx context.Context) error {
-	err := p.server.Shutdown(ctx)
+	errs := make([]error, len(p.servers))
+	var wg sync.WaitGroup
+	for i, s := range p.servers {
+		wg.Go(func() { errs[i] = s.Shutdown(ctx) }) // until the drain ends, bounded by ctx
+	}
+	wg.Wait()
 	p.close()
-	if cut, ok := errors.AsType[*relay.CutError](err); ok {
-		return &CutError{Calls: int64(cut.Calls), Cause: cut.Cause}
+
+	var total *CutError
+	for i, err := range errs {
+		if cut, ok := errors.AsType[*relay.CutError](err); ok {
+			if total == nil {
+				total = &CutError{Cause: cut.Cause}
+			}
+			total.Calls += int64(cut.Calls)
+			errs[i] = nil
+		}
+	}
+	if total != nil {
+		errs = append(errs, total)
 	}
 
-	return err
+	return joined(errs)
+}
+
+// joined is errors.Join that leaves a single error as it is.
+func joined(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+
+	return errors.Join(errs...)
 }
 
 // close closes the connections to the endpoints.
 func (p *dataPath) close() {
-	p.server.Close()
+	for _, s := range p.servers {
+		s.Close()
+	}
 	for _, e := range p.endpoints {
 		e.Close()
 	}
-	p.local.close()
+	for _, l := range p.locals {
+		l.close()
+	}
+}
+
+// loops returns an error if an endpoint is plainly one of the listeners.
+func (p *plan) loops(own []net.Addr) error {
+	for _, name := range slices.Sorted(maps.Keys(p.backends)) {
+		for _, e := range p.backends[name].endpoints {
+			for _, addr := range own {
+				if pointsAt(e.Endpoint, addr) {
+					return fmt.Errorf("endpoint %q is the address that the proxy itself listens on; expected a backend's", e.Endpoint)
+				}
+			}
+		}
+	}
+
+	return nil
 }

@@ -15,30 +15,40 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/encoding/gzip" // for callers that compress: without it their calls fail
 
+	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/proxy"
 	"github.com/manifold-grpc/manifold/proxy/splice"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
-// localServices is the gRPC server inside of the daemon: its own services, and one-to-many
-// calls by package proxy. The data path reaches it as an endpoint in memory.
+// localServices is a gRPC server inside of the daemon: its own services, or the
+// one-to-many calls of a route by package proxy. The data path reaches it as a backend in memory.
 type localServices struct {
-	server   *grpc.Server
-	endpoint *relay.Endpoint
-	targets  []*grpc.ClientConn // of one-to-many calls
+	server  *grpc.Server
+	backend *relay.Backend
+	targets []*grpc.ClientConn // of one-to-many calls
 }
 
-// openLocal starts the server. Its owner closes it.
-func openLocal(cfg pathConfig) (*localServices, error) {
+// openHealth starts a server of the daemon's own services. Its owner closes it.
+func openHealth(register func(grpc.ServiceRegistrar)) *localServices {
+	l := &localServices{server: grpc.NewServer(grpc.WaitForHandlers(true))}
+	register(l.server)
+	l.open()
+
+	return l
+}
+
+// openFanOut starts a server that sends all calls to all endpoints of b. Its owner closes it.
+func openFanOut(b *backendPlan, r *routePlan) (*localServices, error) {
 	l := &localServices{}
-	director, err := l.director(cfg)
+	director, err := l.director(b, r.layout)
 	if err != nil {
 		l.closeTargets()
 		return nil, err
 	}
 	var opts []proxy.Option
-	if cfg.fanOut.Streaming != nil {
-		opts = append(opts, proxy.WithStreamedDetector(cfg.fanOut.Streaming))
+	if r.streams != nil {
+		opts = append(opts, proxy.WithStreamedDetector(r.streams))
 	}
 	l.server = grpc.NewServer(
 		grpc.ForceServerCodecV2(proxy.Codec()),
@@ -48,24 +58,26 @@ func openLocal(cfg pathConfig) (*localServices, error) {
 		// close returns when nothing of it runs any more.
 		grpc.WaitForHandlers(true),
 	)
-	cfg.local(l.server)
-	l.endpoint = relay.NewLocalEndpoint("local", func(lis net.Listener) error { return l.server.Serve(lis) }, relay.EndpointConfig{})
+	l.open()
 
 	return l, nil
 }
 
-// director returns what sends a call to all endpoints. Without services to fan out
-// nothing is connected.
-func (l *localServices) director(cfg pathConfig) (proxy.StreamDirector, error) {
+// open makes the server a backend.
+func (l *localServices) open() {
+	endpoint := relay.NewLocalEndpoint("local", func(lis net.Listener) error { return l.server.Serve(lis) }, relay.EndpointConfig{})
+	l.backend = &relay.Backend{Name: "local", Endpoints: []*relay.Endpoint{endpoint}}
+}
+
+// director returns what sends a call to all endpoints.
+func (l *localServices) director(b *backendPlan, layout splice.Layout) (proxy.StreamDirector, error) {
 	var backends []proxy.Backend
-	if len(cfg.fanOut.Services) > 0 {
-		for _, e := range cfg.endpoints {
-			b, err := l.target(e, cfg)
-			if err != nil {
-				return nil, fmt.Errorf("endpoint %q: %w", e, err)
-			}
-			backends = append(backends, b)
+	for _, e := range b.endpoints {
+		target, err := l.target(e, b, layout)
+		if err != nil {
+			return nil, fmt.Errorf("endpoint %q: %w", e.Endpoint, err)
 		}
+		backends = append(backends, target)
 	}
 
 	return func(context.Context, string) (proxy.Mode, []proxy.Backend, error) {
@@ -74,19 +86,19 @@ func (l *localServices) director(cfg pathConfig) (proxy.StreamDirector, error) {
 }
 
 // target connects to an endpoint for one-to-many calls.
-func (l *localServices) target(e Endpoint, cfg pathConfig) (proxy.Backend, error) {
-	annotator, err := splice.New(cfg.fanOut.Layout, e.String())
+func (l *localServices) target(e config.NamedEndpoint, b *backendPlan, layout splice.Layout) (proxy.Backend, error) {
+	annotator, err := splice.New(layout, e.Name)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(target(e), dialOptions(e, cfg)...)
+	conn, err := grpc.NewClient(target(e.Endpoint), dialOptions(e.Endpoint, b)...)
 	if err != nil {
 		return nil, err
 	}
 	l.targets = append(l.targets, conn)
 	conn.Connect()
 
-	return &proxy.Upstream{Channel: conn, Name: e.String(), Annotator: annotator}, nil
+	return &proxy.Upstream{Channel: conn, Name: e.Name, Annotator: annotator}, nil
 }
 
 // target returns the endpoint in grpc-go's words.
@@ -98,29 +110,34 @@ func target(e Endpoint) string {
 	return "dns:///" + e.Addr
 }
 
-func dialOptions(e Endpoint, cfg pathConfig) []grpc.DialOption {
+func dialOptions(e Endpoint, b *backendPlan) []grpc.DialOption {
 	creds := insecure.NewCredentials()
 	if e.TLS {
-		creds = credentials.NewTLS(cfg.clientTLS)
+		creds = credentials.NewTLS(b.tls)
 	}
 	backoffs := backoff.DefaultConfig
 	backoffs.MaxDelay = maxBackoff
 
-	return []grpc.DialOption{
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoffs, MinConnectTimeout: connectTimeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoffs, MinConnectTimeout: b.connectTimeout}),
 		// Stay connected, and let the configuration alone say where calls go: no TXT
 		// records, no $HTTPS_PROXY.
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
 	}
+	if b.authority != "" {
+		options = append(options, grpc.WithAuthority(b.authority))
+	}
+
+	return options
 }
 
 // close ends the server and its connections.
 func (l *localServices) close() {
-	l.endpoint.Close()
+	l.backend.Endpoints[0].Close()
 	l.server.Stop()
 	l.closeTargets()
 }

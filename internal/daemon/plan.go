@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/route"
+	"github.com/manifold-grpc/manifold/proxy/splice"
+	"github.com/manifold-grpc/manifold/relay"
+)
+
+// A plan is what a data path has to know: a configuration, of flags or of a file, whose files are read.
+type plan struct {
+	frontends []frontendPlan
+	backends  map[string]*backendPlan
+	routes    []routePlan
+	table     *route.Table                // of routes, by index
+	local     func(grpc.ServiceRegistrar) // registers services not to forward
+	log       *slog.Logger
+}
+
+// frontendPlan is a listener.
+type frontendPlan struct {
+	name         string
+	listen       Address
+	tls          *tls.Config // nil is plaintext
+	guarded      bool        // services that tell too much need a route that names them
+	identified   bool        // clients have certificates
+	forwardedFor bool
+	limits       relay.Limits
+}
+
+// backendPlan is a set of endpoints.
+type backendPlan struct {
+	name           string
+	endpoints      []config.NamedEndpoint // TLS is set for all that speak it
+	tls            *tls.Config
+	connectTimeout time.Duration
+	authority      string
+	balance        config.Balance
+}
+
+// routePlan is a route. Layout and streams are those of its one-to-many calls.
+type routePlan struct {
+	config.Route
+	layout  splice.Layout
+	streams func(fullMethod string) bool
+}
+
+// defaultName is that of the frontend and the backend that flags make.
+const defaultName = "default"
+
+// planOfFlags returns the plan of a configuration without a file.
+func planOfFlags(cfg *Config) (*plan, error) {
+	server, serverErr := cfg.TLS.load(cfg.Log)
+	client, clientErr := clientTLS(cfg.CAFile)
+	if err := errors.Join(serverErr, clientErr); err != nil {
+		return nil, err
+	}
+	backend := &backendPlan{name: defaultName, tls: client, connectTimeout: connectTimeout}
+	for _, e := range cfg.Endpoints {
+		backend.endpoints = append(backend.endpoints, config.NamedEndpoint{Name: e.String(), Endpoint: e})
+	}
+	p := &plan{
+		frontends: []frontendPlan{{name: defaultName, listen: cfg.Listen, tls: server}},
+		backends:  map[string]*backendPlan{defaultName: backend},
+		routes:    []routePlan{{Route: config.Route{Backend: config.Targets{{Name: defaultName, Weight: 1}}}}},
+	}
+	for _, service := range cfg.FanOut.Services {
+		p.routes = append(p.routes, routePlan{
+			Route:   config.Route{Match: config.Match{Service: service}, FanOut: &config.FanOut{Backend: defaultName}},
+			layout:  cfg.FanOut.Layout,
+			streams: cfg.FanOut.Streaming,
+		})
+	}
+
+	return p, nil
+}
+
+// planOfFile returns the plan of a file that package config has checked.
+func planOfFile(file *config.Config, log *slog.Logger) (*plan, error) {
+	p := &plan{backends: map[string]*backendPlan{}}
+	var errs []error
+	for i := range file.Frontends {
+		f, err := planFrontend(&file.Frontends[i], log)
+		errs = append(errs, err)
+		p.frontends = append(p.frontends, f)
+	}
+	for _, name := range slices.Sorted(maps.Keys(file.Backends)) {
+		b, err := planBackend(name, file.Backends[name], log)
+		errs = append(errs, err)
+		p.backends[name] = b
+	}
+	for i := range file.Routes {
+		r := routePlan{Route: file.Routes[i]}
+		if r.FanOut != nil {
+			r.layout, r.streams = r.FanOut.Layout.Splice(), r.FanOut.Streams
+		}
+		p.routes = append(p.routes, r)
+	}
+
+	return p, errors.Join(errs...)
+}
+
+func planFrontend(f *config.Frontend, log *slog.Logger) (frontendPlan, error) {
+	p := frontendPlan{name: f.Name, listen: f.Listen, forwardedFor: f.ForwardedFor, limits: relayLimits(&f.Limits)}
+	if f.TLS == nil {
+		return p, nil
+	}
+	p.guarded, p.identified = true, f.TLS.ClientCA != ""
+	var err error
+	if p.tls, err = serverTLS(f.TLS, log); err != nil {
+		err = fmt.Errorf("frontend %q: %w", f.Name, err)
+	}
+
+	return p, err
+}
+
+func planBackend(name string, b config.Backend, log *slog.Logger) (*backendPlan, error) {
+	p := &backendPlan{
+		name: name, endpoints: slices.Clone(b.Endpoints), connectTimeout: time.Duration(b.ConnectTimeout),
+		authority: b.Authority, balance: b.Balance,
+	}
+	if p.connectTimeout == 0 {
+		p.connectTimeout = connectTimeout
+	}
+	t := b.TLS
+	if t == nil {
+		t = &config.BackendTLS{}
+	}
+	for i := range p.endpoints {
+		p.endpoints[i].TLS = p.endpoints[i].TLS || b.TLS != nil
+	}
+	var err error
+	if p.tls, err = backendTLS(t, log); err != nil {
+		err = fmt.Errorf("backend %q: %w", name, err)
+	}
+
+	return p, err
+}
+
+// relayLimits returns limits in the engine's terms; zero is its default in both.
+func relayLimits(l *config.Limits) relay.Limits {
+	return relay.Limits{
+		MaxConcurrentStreams:     uint32(l.MaxConcurrentStreams),
+		MaxHeaderBytes:           uint32(l.MaxHeaderBytes),
+		MaxHeaderFields:          int(l.MaxHeaderFields),
+		StreamWindow:             uint32(l.StreamWindow),
+		MaxStreamWindow:          uint32(l.MaxStreamWindow),
+		Buffer:                   int64(l.Buffer),
+		MaxRequestMessage:        uint32(l.MaxRequestMessage),
+		MaxConnections:           int(l.MaxConnections),
+		MaxConnectionsPerAddress: int(l.MaxConnectionsPerAddress),
+		HandshakeTimeout:         time.Duration(l.HandshakeTimeout),
+		SettingsTimeout:          time.Duration(l.SettingsTimeout),
+		IdleTimeout:              time.Duration(l.IdleTimeout),
+		MaxAge:                   time.Duration(l.MaxAge),
+		MaxAgeGrace:              time.Duration(l.MaxAgeGrace),
+		WriteTimeout:             time.Duration(l.WriteTimeout),
+		MinPingInterval:          time.Duration(l.MinPingInterval),
+		KeepaliveTime:            time.Duration(l.KeepaliveTime),
+		KeepaliveTimeout:         time.Duration(l.KeepaliveTimeout),
+	}
+}
+
+// index makes the table of the routes.
+func (p *plan) index() {
+	matches := make([]route.Match, len(p.routes))
+	for i := range p.routes {
+		m := &p.routes[i].Match
+		matches[i] = route.Match{Host: m.Host, Service: m.Service, Method: m.Method, Metadata: m.Metadata}
+	}
+	p.table, _ = route.New(matches) // a file's conflicts were told; flags make none that matter
+}

@@ -1,0 +1,151 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/route"
+	"github.com/manifold-grpc/manifold/relay"
+)
+
+// router decides where the calls of one frontend go.
+type router struct {
+	frontend *frontendPlan
+	table    *route.Table
+	routes   []*pathRoute
+	health   *relay.Backend // the daemon's own
+}
+
+// pathRoute is a route on the data path.
+type pathRoute struct {
+	*routePlan
+	choice choice // empty where nothing is forwarded
+}
+
+// choice is the backends of a route by weights. The shares are exact over any
+// few calls: a golden-ratio sequence visits every part of a range evenly.
+type choice struct {
+	backends []*relay.Backend
+	bounds   []uint64 // sums of the weights up to each
+	turn     *atomic.Uint64
+}
+
+// goldenRatio is 2^64 over the golden ratio.
+const goldenRatio = 0x9e3779b97f4a7c15
+
+// next returns the backend of the next call.
+func (c *choice) next() *relay.Backend {
+	if len(c.backends) == 1 {
+		return c.backends[0]
+	}
+	total := c.bounds[len(c.bounds)-1]
+	point := (c.turn.Add(1) * goldenRatio >> 32) * total >> 32
+	for i, bound := range c.bounds {
+		if point < bound {
+			return c.backends[i]
+		}
+	}
+
+	return c.backends[len(c.backends)-1]
+}
+
+// take is the relay's Route function.
+func (r *router) take(c *relay.Call) {
+	q := route.Call{Host: c.Host(), Service: c.Service(), Method: c.Method(), Values: func(key string, yield func(string) bool) {
+		for name, value := range c.Headers() {
+			if name == key && !yield(value) {
+				return
+			}
+		}
+	}}
+	i, ok := r.table.Lookup(&q)
+	service := c.Service()
+	switch {
+	case service == config.HealthService && (!ok || r.routes[i].Match.Service != config.HealthService):
+		c.Forward(r.health)
+	case !ok:
+		reject(c, codes.Unimplemented, "manifold: no route for "+c.Path(), reasonNoRoute)
+	case r.frontend.guarded && config.Guarded(service) && !r.routes[i].Match.Names():
+		reject(c, codes.Unimplemented, "manifold: "+service+" is denied here, expected a route that names it", reasonDenied)
+	default:
+		r.follow(c, r.routes[i])
+	}
+}
+
+// Reasons for metrics, beside those of the relay.
+const (
+	reasonNoRoute = "no_route"
+	reasonDenied  = "denied"
+)
+
+func reject(c *relay.Call, code codes.Code, message, reason string) {
+	c.Reject(status.New(code, message), reason)
+}
+
+// follow sends a call where its route says.
+func (r *router) follow(c *relay.Call, to *pathRoute) {
+	switch to.Deny {
+	case config.Unimplemented:
+		reject(c, codes.Unimplemented, "manifold: "+c.Path()+" is denied", reasonDenied)
+		return
+	case config.PermissionDenied:
+		reject(c, codes.PermissionDenied, "manifold: "+c.Path()+" is denied", reasonDenied)
+		return
+	}
+	change(c, to.RequestHeaders)
+	if r.frontend.identified {
+		if who := identity(c.TLS()); who != "" {
+			c.SetHeader(identityHeader, who)
+		}
+	}
+	c.SetTimeout(time.Duration(to.MaxDuration))
+	if n := to.MaxRequestMessage; n > 0 {
+		c.SetMaxRequestMessage(uint32(n))
+	}
+	c.Forward(to.choice.next())
+}
+
+// change makes a route's changes to the headers of a request.
+func change(c *relay.Call, h *config.RequestHeaders) {
+	if h == nil {
+		return
+	}
+	for _, name := range h.Remove {
+		c.DelHeader(name)
+	}
+	for name, value := range h.Set {
+		c.SetHeader(name, value)
+	}
+	for name, value := range h.Add {
+		c.AddHeader(name, value)
+	}
+}
+
+// leastRequest is a relay.PickFunc: of two endpoints by chance, the one with fewer calls in flight.
+// That is nearly as even as the least of all, and no herd runs to one that has just come.
+func leastRequest(_ *relay.Call, candidates []*relay.Endpoint) *relay.Endpoint {
+	n := len(candidates)
+	if n == 1 {
+		return candidates[0]
+	}
+	i := rand.IntN(n)
+	j := rand.IntN(n - 1)
+	if j >= i {
+		j++
+	}
+	if candidates[j].InFlight() < candidates[i].InFlight() {
+		return candidates[j]
+	}
+
+	return candidates[i]
+}
+
+var _ relay.PickFunc = leastRequest
