@@ -59,6 +59,9 @@ func TestBadCommandLines(t *testing.T) {
 		{"delay above timeout", append(good, "--drain-delay", "1m"), []string{"--drain-timeout 25s: expected at least --drain-delay, 1m0s"}},
 		{"log level", append(good, "--log-level", "loud"), []string{`--log-level "loud": expected debug, info, warn or error`}},
 		{"log format", append(good, "--log-format", "xml"), []string{`--log-format "xml": expected text or json`}},
+		{"flags beside a file", []string{"serve", "--config", "x", "--to", "a:1", "--listen", ":1", "--log-level", "loud"}, []string{
+			"--listen beside --config: expected it in the file", "--to beside --config: expected it in the file", `--log-level "loud"`,
+		}},
 		{"no file to check", []string{"check"}, []string{"manifold check: accepts 1 arg(s), received 0"}},
 		{"nothing to explain", []string{"explain"}, []string{"--config is missing: expected a configuration file", `--method "": expected /service/method`}},
 		{"a call to explain", []string{"explain", "--config", "x", "--method", "a.S/M", "--metadata", "k"}, []string{

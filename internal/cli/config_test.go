@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
 )
 
 // configFile writes a configuration file.
@@ -47,6 +48,34 @@ func TestCheck(t *testing.T) {
 	if code, _, stderr := run("check", absent); code != exitFailed || !strings.HasPrefix(stderr, "manifold check: open "+absent) {
 		t.Errorf("no file: exit code %d, %q", code, stderr)
 	}
+}
+
+func TestServeBadFile(t *testing.T) {
+	bad := configFile(t, "x: 1\n")
+	if code, _, stderr := run("serve", "--config", bad); code != exitFailed || !strings.HasPrefix(stderr, bad+":1:1: ") || strings.Contains(stderr, "usage") {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+// TestServeFile is TestServe by a file.
+func TestServeFile(t *testing.T) {
+	ctx := testContext(t)
+	one, addr := startSample(ctx, t, "one")
+	t.Setenv("BACKEND", addr)
+	file := configFile(t, `
+frontends: [{name: f, listen: "127.0.0.1:0"}, {name: g, listen: "127.0.0.1:0"}]
+backends: {b: {endpoints: ["${BACKEND}"]}}
+routes: [{match: {service: manifold.sample.v1.*}, backend: b}]
+`)
+	proxy := start(t, discard{}, "serve", "--config", file, "--log-format", "json")
+	for range 2 { // both frontends
+		resp, err := client(t, proxy.address(ctx, t)).Echo(ctx, &samplepb.EchoRequest{})
+		if err != nil || resp.GetBackend() != "one" {
+			t.Errorf("answer = %v, %v", resp, err)
+		}
+	}
+	proxy.end(ctx, t)
+	one.end(ctx, t)
 }
 
 func TestSchema(t *testing.T) {

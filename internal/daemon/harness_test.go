@@ -72,7 +72,7 @@ func endpoints(backends ...*sample.Backend) []Endpoint {
 func startDaemon(t *testing.T, cfg Config) *Daemon {
 	t.Helper()
 
-	if cfg.Listen == (Address{}) {
+	if cfg.Listen == (Address{}) && cfg.File == nil {
 		cfg.Listen = loopback
 	}
 	d, err := New(cfg)
