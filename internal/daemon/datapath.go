@@ -117,7 +117,7 @@ func openEndpoint(e Endpoint, b *backendPlan, log *slog.Logger) *relay.Endpoint 
 		Authority:      b.authority,
 		ConnectTimeout: b.connectTimeout,
 		BackoffMax:     maxBackoff,
-		OnState:        func(_ *relay.Endpoint, s relay.State, err error) { logState(log, e, s, err) },
+		OnState:        func(_ *relay.Endpoint, s relay.State, err error) { logState(log, b.name, e, s, err) },
 	}
 	if e.TLS {
 		c.TLS = b.tls
@@ -130,12 +130,12 @@ func openEndpoint(e Endpoint, b *backendPlan, log *slog.Logger) *relay.Endpoint 
 	return relay.NewEndpoint(addr, c)
 }
 
-func logState(log *slog.Logger, e Endpoint, s relay.State, err error) {
+func logState(log *slog.Logger, backend string, e Endpoint, s relay.State, err error) {
 	switch s {
 	case relay.Ready:
-		log.Info("backend connected", "endpoint", e)
+		log.Info("backend connected", "backend", backend, "endpoint", e)
 	case relay.Failing:
-		log.Warn("backend not reachable", "endpoint", e, "error", err)
+		log.Warn("backend not reachable", "backend", backend, "endpoint", e, "error", err)
 	}
 }
 

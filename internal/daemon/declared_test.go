@@ -99,8 +99,6 @@ routes:
   - {match: {service: %[4]s, metadata: {version: next}}, backend: one, max_duration: 5s, max_request_message: 1KiB}
   - {match: {service: %[4]s, metadata: {version: "*", tier: gold}}, backend: two}
   - {match: {host: "*.example.com"}, backend: two}
-  - {match: {service: %[4]s, method: Collect}, deny: true}
-  - {match: {service: %[4]s, method: Chat}, deny: unimplemented}
 `, backends[0].Addr(), backends[1].Addr(), backends[2].Addr(), echoService)})
 	conn := connectTo(t, d, "f", insecure.NewCredentials())
 
@@ -142,6 +140,24 @@ routes:
 			t.Errorf("error = %v", err)
 		}
 	})
+	t.Run("time", func(t *testing.T) {
+		resp, _, err := ask(t, conn, &samplepb.EchoRequest{}, "version", "next")
+		if left := resp.GetTimeLeft().AsDuration(); err != nil || left <= 0 || left > 5*time.Second {
+			t.Errorf("time left = %v, %v; want at most 5s of the caller's %v", left, err, testTimeout)
+		}
+	})
+}
+
+// Calls that go nowhere, and those that the daemon answers itself.
+func TestDeclaredAnswers(t *testing.T) {
+	d := startDaemon(t, Config{File: declare(t, `
+frontends: [{name: f, listen: "127.0.0.1:0"}]
+routes:
+  - {match: {service: %[1]s, method: Collect}, deny: true}
+  - {match: {service: %[1]s, method: Chat}, deny: unimplemented}
+`, echoService)})
+	conn := connectTo(t, d, "f", insecure.NewCredentials())
+
 	t.Run("denied", func(t *testing.T) {
 		client := samplepb.NewEchoServiceClient(conn)
 		collect, err := client.Collect(callContext(t))
@@ -169,12 +185,6 @@ routes:
 		resp, err := healthpb.NewHealthClient(conn).Check(callContext(t), &healthpb.HealthCheckRequest{})
 		if err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 			t.Errorf("health = %v, %v", resp, err)
-		}
-	})
-	t.Run("time", func(t *testing.T) {
-		resp, _, err := ask(t, conn, &samplepb.EchoRequest{}, "version", "next")
-		if left := resp.GetTimeLeft().AsDuration(); err != nil || left <= 0 || left > 5*time.Second {
-			t.Errorf("time left = %v, %v; want at most 5s of the caller's %v", left, err, testTimeout)
 		}
 	})
 }
