@@ -91,7 +91,9 @@ func (c *Conn) grantPassed(s *Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.grant(&c.batch, s, n)
-	c.measureRTT()
+	if !s.removed && !s.recvEnded {
+		c.measureRTT()
+	}
 }
 
 // grant lets the peer send n further octets on s, and more where its window is what

@@ -22,6 +22,7 @@ type owner struct {
 	refuse bool // NewStream refuses
 
 	onNewStream func() // called by NewStream; may be nil
+	onData      func() // called by Data; may be nil
 	app         *echo  // answers; may be nil
 
 	mu sync.Mutex
@@ -97,6 +98,9 @@ func (o *owner) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	shown := o.got.showPayload(s.ID(), p)
 	o.mu.Unlock()
 	o.note("data %d%s%s", s.ID(), ending(end), shown)
+	if o.onData != nil {
+		o.onData()
+	}
 	switch {
 	case o.app != nil:
 		return o.app.data(s, b, p, end)

@@ -5,6 +5,7 @@ package h2
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,5 +141,49 @@ func TestRefusedWhileDrainEnds(t *testing.T) {
 		c.owner.onNewStream = func() { c.conn.Tick(time.Now().Add(2 * drainPingTimeout)) }
 		c.send("HEADERS 1 end request")
 		c.expect("< GOAWAY last=1 NO_ERROR", "< RST_STREAM 1 REFUSED_STREAM", "< EOF", "* closed: http2: drained")
+	})
+}
+
+// The owner ends a stream from another goroutine while the read loop tells of its
+// octets: they are the last that it hears of.
+func TestResetDuringData(t *testing.T) {
+	t.Parallel()
+	for _, frames := range []string{"DATA 1 len=16384", "DATA 1 end len=16384", "DATA 1 len=16384; DATA 1 len=5; HEADERS 1 end x=y"} {
+		bubble(t, "server", func(c *scenario) {
+			c.send("HEADERS 1 request")
+			c.expect("* headers 1 request")
+			c.owner.onData = func() {
+				done := make(chan struct{})
+				go func() {
+					c.do("reset 1 CANCEL; consumed 1 5")
+					close(done)
+				}()
+				<-done
+			}
+			c.send(frames)
+			first, _, _ := strings.Cut(frames, ";")
+			c.expect(strings.Replace("* "+first, "DATA", "data", 1), "< RST_STREAM 1 CANCEL")
+		})
+	}
+}
+
+// Two batches hold one connection: what the second one appended leaves with the
+// first, and neither is lost.
+func TestTwoBatches(t *testing.T) {
+	t.Parallel()
+	bubble(t, "server", func(c *scenario) {
+		c.send("HEADERS 1 request; HEADERS 3 request")
+		c.expect("* headers 1 request", "* headers 3 request")
+		var b1, b2 Batch
+		do := func(b *Batch, cmd string) { c.owner.do(c.conn, b, c.sent, parseLine(cmd)) }
+		do(&b1, "headers 1 response")
+		do(&b2, "headers 3 response")
+		b2.Flush()
+		do(&b2, "send 3 end")
+		b1.Flush()
+		c.expect("< HEADERS 1 response", "< HEADERS 3 response", "< DATA 3 end")
+		do(&b2, "send 1 end")
+		b2.Flush()
+		c.expect("< DATA 1 end")
 	})
 }
