@@ -67,8 +67,14 @@ func (c *Conn) Close() error {
 }
 
 // CloseWrite tells the peer that nothing follows. What the socket has not accepted
-// yet goes before it.
-func (c *Conn) CloseWrite() error { return c.Conn.CloseWrite() }
+// yet goes before it: CloseWrite waits for that, because crypto/tls ends all writing
+// by a deadline in the past.
+func (c *Conn) CloseWrite() error {
+	if err := c.low.wait(); err != nil {
+		return err
+	}
+	return c.Conn.CloseWrite()
+}
 
 // gather stands between TLS and the socket.
 type gather struct {
