@@ -86,7 +86,7 @@ func newBench(tb testing.TB, streams, size int) *bench {
 // feed has c work through input as if the socket had brought it.
 func (x *bench) feed(c *Conn, p []byte) {
 	c.in.attach()
-	c.in.w = copy(c.in.data[:], p)
+	c.in.w = copy(c.in.data, p)
 	c.now = time.Now()
 	if ferr := c.parse(); ferr != nil {
 		panic(ferr)

@@ -175,7 +175,7 @@ func (c *Conn) NotifyFree(b *Batch) {
 // Preread hands over octets of the peer that were read before. Call it before Serve.
 func (c *Conn) Preread(p []byte) {
 	c.in.attach()
-	c.in.w = copy(c.in.data[:], p)
+	c.in.w = copy(c.in.data, p)
 }
 
 // Retired reports whether the connection takes no new streams any more.

@@ -97,19 +97,21 @@ func (c *Conn) grantPassed(s *Stream) {
 }
 
 // grant lets the peer send n further octets on s, and more where its window is what
-// keeps it waiting. mu is held.
-func (c *Conn) grant(b *Batch, s *Stream, n int) {
+// keeps it waiting. It reports whether it told the peer so. mu is held.
+func (c *Conn) grant(b *Batch, s *Stream, n int) bool {
 	if s.removed || s.recvEnded {
-		return
+		return false
 	}
 	rtt := c.rtt.value
 	if !c.cfg.Budget.Roomy() {
 		rtt = 0 // what more is granted may end in queues
 	}
-	if more := s.recv.Consume(uint32(n), time.Since(c.start), rtt); more > 0 {
+	more := s.recv.Consume(uint32(n), time.Since(c.start), rtt)
+	if more > 0 {
 		c.put(frame.AppendWindowUpdate(c.buffer(), s.id, more))
 		b.touch(c)
 	}
+	return more > 0
 }
 
 func (c *Conn) onWindowUpdate(h frame.Header, p []byte) *frame.Error {

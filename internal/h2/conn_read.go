@@ -284,7 +284,7 @@ func (c *Conn) linger(err error) {
 	c.t.closeWrite()
 	c.in.attach()
 	for read := 0; read < lingerLen; {
-		n, err := c.t.nc.Read(c.in.data[:])
+		n, err := c.t.nc.Read(c.in.data)
 		if err != nil || n == 0 {
 			return
 		}

@@ -12,11 +12,18 @@ import (
 )
 
 // readLen is the size of a read buffer: it holds at least three of the longest frames that we accept,
-// and what a batch of small ones brings.
-const readLen = 64 << 10
+// and what a batch of small ones brings. bulkLen is that of one for a connection whose
+// input filled such a buffer: a quarter of the system calls for large messages.
+const (
+	readLen = 64 << 10
+	bulkLen = 256 << 10
+)
 
-// readPool holds read buffers: a connection without input holds none.
-var readPool = sync.Pool{New: func() any { return new([readLen]byte) }}
+// readPool and bulkPool hold read buffers: a connection without input holds none.
+var (
+	readPool = sync.Pool{New: func() any { return new([readLen]byte) }}
+	bulkPool = sync.Pool{New: func() any { return new([bulkLen]byte) }}
+)
 
 // firstLen is what a connection without input holds where the socket cannot be asked whether
 // there is any, as below TLS: room for the first octets, and for most of what a unary call brings.
@@ -99,8 +106,9 @@ func (t *transport) closeWrite() {
 // reader is the read buffer: data[r:w] waits to be parsed. Owned by the read loop.
 type reader struct {
 	t     *transport
-	data  *[readLen]byte // nil: nothing waits
+	data  []byte // nil: nothing waits
 	r, w  int
+	bulk  bool   // the last read filled the buffer, or half of a long one
 	first []byte // nil where the socket can be asked
 	more  bool   // the last read brought so much that the next will
 }
@@ -125,7 +133,7 @@ func (r *reader) fill() (int, error) {
 	}
 	r.attach()
 	n, err := r.t.nc.Read(r.data[r.w:])
-	r.w += n
+	r.took(n)
 	r.more = n >= firstLen
 	return n, err
 }
@@ -138,17 +146,33 @@ func (r *reader) fillFirst() (int, error) {
 	n, err := r.t.nc.Read(r.first)
 	if n > 0 {
 		r.attach()
-		r.w = copy(r.data[:], r.first[:n])
+		r.w = copy(r.data, r.first[:n])
 		r.more = n == firstLen
 	}
 	return n, err
 }
 
-// attach makes sure that there is a buffer.
+// attach makes sure that there is a buffer, and that it is a long one while much comes.
 func (r *reader) attach() {
-	if r.data == nil {
-		r.data = readPool.Get().(*[readLen]byte)
+	if r.data != nil && (!r.bulk || len(r.data) == bulkLen) {
+		return
 	}
+	old, n := r.data, r.w
+	if r.bulk {
+		r.data = bulkPool.Get().(*[bulkLen]byte)[:]
+	} else {
+		r.data = readPool.Get().(*[readLen]byte)[:]
+	}
+	if old != nil {
+		copy(r.data, old[:n])
+		giveBack(old)
+	}
+}
+
+// took notes that a read put n octets into the buffer.
+func (r *reader) took(n int) {
+	r.w += n
+	r.bulk = r.w == len(r.data) || len(r.data) == bulkLen && n >= bulkLen/2
 }
 
 // compact moves what waits to the front of the buffer.
@@ -156,15 +180,24 @@ func (r *reader) compact() {
 	if r.r == 0 {
 		return
 	}
-	r.w = copy(r.data[:], r.data[r.r:r.w])
+	r.w = copy(r.data, r.data[r.r:r.w])
 	r.r = 0
 }
 
 // release gives the buffer back if nothing waits in it.
 func (r *reader) release() {
 	if r.data != nil && r.r == r.w {
-		poison(r.data[:])
-		readPool.Put(r.data)
+		giveBack(r.data)
 		r.data, r.r, r.w = nil, 0, 0
+	}
+}
+
+// giveBack returns a read buffer to its pool.
+func giveBack(data []byte) {
+	poison(data)
+	if len(data) == bulkLen {
+		bulkPool.Put((*[bulkLen]byte)(data))
+	} else {
+		readPool.Put((*[readLen]byte)(data))
 	}
 }

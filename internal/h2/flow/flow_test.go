@@ -76,13 +76,13 @@ func TestReceive(t *testing.T) {
 	}
 }
 
-// TestCredit: the peer is told once a quarter of the window was consumed.
+// TestCredit: the peer is told once half of the window was consumed.
 func TestCredit(t *testing.T) {
 	var w RecvWindow
 	w.Init(100, 100, nil)
 	w.Receive(1, 100)
 	for i, tt := range []struct{ n, want, unread uint32 }{
-		{24, 0, 76}, {1, 25, 75}, {24, 0, 51}, {51, 75, 0},
+		{49, 0, 51}, {1, 50, 50}, {24, 0, 26}, {26, 50, 0},
 	} {
 		if got := w.Consume(tt.n, 0, 0); got != tt.want || w.Unread() != tt.unread {
 			t.Errorf("step %d: increment %d, %d unread, want %d, %d", i, got, w.Unread(), tt.want, tt.unread)
