@@ -54,6 +54,9 @@ func TestCallStats(t *testing.T) {
 	addr := serve(t, func(srv any, st grpc.ServerStream) error {
 		switch method, _ := grpc.MethodFromServerStream(st); method {
 		case "/a.B/Fail":
+			if _, err := recv(st); err != nil {
+				return err
+			}
 			return status.Error(codes.NotFound, "")
 		case "/a.B/Hang":
 			<-st.Context().Done()
