@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/manifold-grpc/manifold/internal/certtest"
 	"github.com/manifold-grpc/manifold/internal/config"
@@ -68,6 +69,7 @@ func TestCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.interval = time.Hour
 	copyPair(t, a, files(dir, "a"))
 	if bytes.Equal(shown(t, c, "a.example.com"), a.Leaf.Raw) {
 		t.Error("files are looked at again before the interval is over")
