@@ -190,8 +190,14 @@ func (c *scenario) checkInvariants() {
 	if conn.send.Available() > frame.MaxWindow {
 		c.t.Errorf("the connection may send %d octets", conn.send.Available())
 	}
-	if !conn.writing && !conn.closed && len(conn.out) > 0 {
+	if conn.writing || conn.closed {
+		return
+	}
+	if len(conn.out) > 0 {
 		c.t.Errorf("%d octets wait for nobody to write them", len(conn.out))
+	}
+	if conn.ready.first != nil && conn.send.Available() > 0 {
+		c.t.Errorf("stream %d waits for a turn that nobody gives", conn.ready.first.id)
 	}
 }
 
