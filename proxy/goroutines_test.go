@@ -124,6 +124,40 @@ func TestNoGoroutineAfterHandler(t *testing.T) {
 	}
 }
 
+// lateStream is slow to say that receiving has failed.
+type lateStream struct{ grpc.ServerStream }
+
+func (l lateStream) RecvMsg(m any) error {
+	err := l.ServerStream.RecvMsg(m)
+	if err != nil {
+		<-time.After(100 * time.Millisecond)
+	}
+
+	return err
+}
+
+// The reason for the end of a call is the one that the request side was told, though it may be the last to hear of it.
+func TestRequestSideHasTheReason(t *testing.T) {
+	all := nodes(t, hang, hang)
+
+	for mode, targets := range map[proxy.Mode][]proxy.Backend{proxy.One2One: all[:1], proxy.One2Many: all} {
+		ended := make(chan error, 1)
+		conn := dialRaw(t, startProxy(t, func(context.Context, string) (proxy.Mode, []proxy.Backend, error) {
+			return mode, targets, nil
+		}, grpc.MaxRecvMsgSize(1000), grpc.ChainStreamInterceptor(
+			func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+				err := handler(srv, lateStream{s})
+				ended <- err
+
+				return err
+			})))
+
+		_, err := call(t, conn, streamMethod, "small", strings.Repeat("x", 2000))
+		wantStatus(t, err, codes.ResourceExhausted, "larger than max")
+		wantStatus(t, <-ended, codes.ResourceExhausted, "larger than max")
+	}
+}
+
 // With WithInterceptedStatus an interceptor has the last word on a call that the backend ended early, and without it it sees
 // the same status.
 func TestInterceptedStatus(t *testing.T) {
