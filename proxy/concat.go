@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
@@ -38,6 +39,7 @@ type concat struct {
 	headersDue int  // targets that may still bring a header
 	headerSent bool // or a message, which brings an empty one
 	merged     int  // bytes in the parts of all targets
+	out        Frame
 }
 
 func (a *concat) lock()   { a.turn <- struct{}{} }
@@ -45,13 +47,15 @@ func (a *concat) unlock() { <-a.turn }
 
 // part is what concat holds of one target of a call that is not streaming. It is guarded by concat.turn.
 type part struct {
-	header   metadata.MD // nil if there is none
-	spoiled  bool        // a hook failed on it from another target's goroutine; the answer has that error already
-	messages []*Frame    // with their information, to be joined
+	header   metadata.MD        // nil if there is none
+	spoiled  bool               // a hook failed on it from another target's goroutine; the answer has that error already
+	messages []mem.BufferSlice  // with their information, to be joined
+	one      [1]mem.BufferSlice // the first array of messages
 
 	// For kindUnknown, which may turn out to be streaming: the same as the backend sent it.
-	raw      *Frame // nil if there is no message
-	rawError error  // nil if there is no error, else what the last of messages tells of
+	raw      Frame
+	hasRaw   bool
+	rawError error // nil if there is no error, else what the last of messages tells of
 }
 
 func (a *concat) init(f *fanout) {
@@ -97,10 +101,14 @@ func (a *concat) header(t *fanTarget, md metadata.MD) {
 func (a *concat) sendHeader() {
 	var joined metadata.MD
 
+	found := false
+
 	for i := range a.fan.targets {
 		header := a.fan.targets[i].part.header
-		if header != nil && joined == nil {
-			joined = metadata.MD{}
+		found = found || header != nil
+
+		if len(header) > 0 && joined == nil {
+			joined = make(metadata.MD, len(header))
 		}
 
 		for key, values := range header {
@@ -108,7 +116,7 @@ func (a *concat) sendHeader() {
 		}
 	}
 
-	if joined == nil || a.headerSent {
+	if !found || a.headerSent {
 		return
 	}
 
@@ -126,7 +134,7 @@ func (a *concat) message(t *fanTarget, f *Frame) error {
 
 	// A second message of one backend shows a stream. So does a message that comes before the caller has half-closed: to
 	// hold it back would leave the caller of a conversation, who waits for it, waiting for ever.
-	if kind == kindUnknown && (t.part.raw != nil || !a.fan.requestsOver.Load()) {
+	if kind == kindUnknown && (t.part.hasRaw || !a.fan.requestsOver.Load()) {
 		a.becomeStreaming()
 		kind = kindStreaming
 	}
@@ -155,7 +163,8 @@ func (a *concat) message(t *fanTarget, f *Frame) error {
 	}
 
 	if kind == kindUnknown {
-		t.part.raw = f.share()
+		f.data.Ref()
+		t.part.raw.data, t.part.hasRaw = f.data, true
 	}
 
 	return a.keep(t, m)
@@ -175,12 +184,13 @@ func (a *concat) resend(t *fanTarget, f *Frame) error {
 }
 
 // sendMessage sends and frees m. turn is held, so that a caller who does not read makes all targets wait.
-func (a *concat) sendMessage(m *Frame) error {
-	defer m.free()
+func (a *concat) sendMessage(m mem.BufferSlice) error {
+	a.out.data = m
+	defer a.out.free()
 
 	a.headerSent = true
 
-	if err := a.fan.stream.SendMsg(m); err != nil {
+	if err := a.fan.stream.SendMsg(&a.out); err != nil {
 		err = a.fan.callerError(err)
 		a.fan.abort(err)
 
@@ -191,11 +201,11 @@ func (a *concat) sendMessage(m *Frame) error {
 }
 
 // keep holds m until the answers are joined. turn is held.
-func (a *concat) keep(t *fanTarget, m *Frame) error {
+func (a *concat) keep(t *fanTarget, m mem.BufferSlice) error {
 	limit, n := a.fan.handler.options.fanoutLimits.MergedBytes, m.Len()
 
 	if n > limit-a.merged {
-		m.free()
+		m.Free()
 
 		err := status.Errorf(codes.ResourceExhausted, "proxy: the joined answers of the backends exceed the limit of %d bytes (MergedBytes)", limit)
 		a.fan.abort(err)
@@ -204,6 +214,10 @@ func (a *concat) keep(t *fanTarget, m *Frame) error {
 	}
 
 	a.merged += n
+	if t.part.messages == nil {
+		t.part.messages = t.part.one[:0]
+	}
+
 	t.part.messages = append(t.part.messages, m)
 
 	return nil
@@ -217,14 +231,14 @@ func (a *concat) becomeStreaming() {
 	for i := range a.fan.targets {
 		t := &a.fan.targets[i]
 		held := t.part
-		t.part.messages, t.part.raw, t.part.rawError = nil, nil, nil
+		t.part.messages, t.part.raw, t.part.hasRaw, t.part.rawError = nil, Frame{}, false, nil
 
 		for _, m := range held.messages {
-			m.free()
+			m.Free()
 		}
 
-		if held.raw != nil {
-			if err := a.resend(t, held.raw); err != nil {
+		if held.hasRaw {
+			if err := a.resend(t, &held.raw); err != nil {
 				t.part.spoiled = true
 				t.cancel()
 				a.report(t, err)
@@ -255,12 +269,12 @@ func (a *concat) report(t *fanTarget, cause error) {
 		return
 	}
 
-	m, err := t.buildError(a.kind == kindStreaming, cause)
+	m, made, err := t.buildError(a.kind == kindStreaming, cause)
 	if err != nil {
 		cause = err
 	}
 
-	if m == nil {
+	if !made {
 		a.fan.fail(t, cause)
 
 		return
@@ -285,18 +299,13 @@ func (a *concat) finish() error {
 	defer a.unlock()
 
 	joined, found := a.join()
-	defer joined.free()
 
 	// No message at all is no message for the caller either: an empty one would look like success.
 	if a.kind == kindStreaming || !found {
 		return nil
 	}
 
-	if err := a.fan.stream.SendMsg(joined); err != nil {
-		return a.fan.callerError(err)
-	}
-
-	return nil
+	return a.sendMessage(joined)
 }
 
 // discard frees what finish would have sent.
@@ -305,25 +314,23 @@ func (a *concat) discard() {
 	defer a.unlock()
 
 	joined, _ := a.join()
-	joined.free()
+	joined.Free()
 }
 
 // join moves the messages of all targets into one, in their order. It reports whether there was any. turn is held.
-func (a *concat) join() (joined *Frame, found bool) {
-	joined = &Frame{}
+func (a *concat) join() (joined mem.BufferSlice, found bool) {
+	joined = make(mem.BufferSlice, 0, len(a.fan.targets))
 
 	for i := range a.fan.targets {
 		p := &a.fan.targets[i].part
-		if p.raw != nil {
-			p.raw.free()
-		}
 
 		for _, m := range p.messages {
-			joined.data = append(joined.data, m.data...) // with their references
+			joined = append(joined, m...) // with their references
 			found = true
 		}
 
-		p.raw, p.messages = nil, nil
+		p.raw.free()
+		p.messages = nil
 	}
 
 	return joined, found

@@ -26,7 +26,7 @@ type fanout struct {
 	begin   time.Time
 	targets []fanTarget // in the director's order; the slice does not change
 	answer  concat
-	running sync.WaitGroup // the targets other than the first
+	running sync.WaitGroup // the targets
 
 	request      Frame          // owned by the request pump
 	requestsOver atomic.Bool    // the caller has half-closed
@@ -58,14 +58,17 @@ func (c *call) one2many(backends []Backend) error {
 
 	f.answer.init(f)
 
-	f.pump.Go(f.pumpRequests) // ends with the requests, with the last target, or with the caller's stream: see finishEarly
+	f.pump.Add(1)
+	go f.pumpRequests() // ends with the requests, with the last target, or with the caller's stream: see finishEarly
 
 	// The requests of a unary call are mostly here already. Let the pump read them first: a target that finds them all
 	// needs no goroutine to send them.
 	runtime.Gosched()
 
+	f.running.Add(len(f.targets))
+
 	for i := range f.targets[1:] {
-		f.running.Go(f.targets[1+i].run) // ends with its upstream stream, which ends with the call at the latest
+		go f.targets[1+i].run() // ends with its upstream stream, which ends with the call at the latest
 	}
 
 	f.targets[0].run()
@@ -85,6 +88,7 @@ func (c *call) one2many(backends []Backend) error {
 
 // pumpRequests reads requests and hands each to all targets.
 func (f *fanout) pumpRequests() {
+	defer f.pump.Done()
 	defer f.requestsDone.Store(true)
 
 	err := f.moveRequests()
@@ -180,10 +184,15 @@ func (f *fanout) conclude() error {
 
 // joinedTrailer returns the trailers of all targets, in their order.
 func (f *fanout) joinedTrailer() metadata.MD {
-	joined := metadata.MD{}
+	var joined metadata.MD
 
 	for i := range f.targets {
-		for key, values := range f.targets[i].trailer {
+		trailer := f.targets[i].trailer
+		if len(trailer) > 0 && joined == nil {
+			joined = make(metadata.MD, len(trailer))
+		}
+
+		for key, values := range trailer {
 			// The details belong to one backend's status, which is not that of the call.
 			if key != statusDetailsKey || len(f.targets) == 1 {
 				joined[key] = append(slices.Clip(joined[key]), values...)

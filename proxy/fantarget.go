@@ -46,6 +46,7 @@ func (t *fanTarget) init(f *fanout, b Backend, index int) {
 
 // run is the life of the target: connect, send, receive, report. It returns when nothing of the target is left.
 func (t *fanTarget) run() {
+	defer t.fan.running.Done()
 	defer t.cancel()
 
 	phase, err := t.exchange()

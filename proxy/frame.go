@@ -21,16 +21,16 @@ type Frame struct {
 // NewFrame returns a message that carries payload, for a stream or call that uses [Codec]. The payload is not
 // copied: do not change it afterwards. As the destination of RecvMsg use NewFrame(nil).
 func NewFrame(payload []byte) any {
-	return frameOf(payload)
+	return &Frame{data: buffersOf(payload)}
 }
 
-// frameOf is NewFrame with its type.
-func frameOf(payload []byte) *Frame {
-	if len(payload) == 0 {
-		return &Frame{}
+// buffersOf wraps b, which needs no references.
+func buffersOf(b []byte) mem.BufferSlice {
+	if len(b) == 0 {
+		return nil
 	}
 
-	return &Frame{data: mem.BufferSlice{mem.SliceBuffer(payload)}}
+	return mem.BufferSlice{mem.SliceBuffer(b)}
 }
 
 // Len returns the number of bytes.
@@ -65,11 +65,4 @@ func (f *Frame) String() string {
 func (f *Frame) free() {
 	f.data.Free()
 	f.data = nil
-}
-
-// share returns a second frame over the same buffers, with references of its own.
-func (f *Frame) share() *Frame {
-	f.data.Ref()
-
-	return &Frame{data: f.data}
 }

@@ -38,6 +38,7 @@ type call struct {
 	method  string
 	ctx     context.Context // of all that is done for the call; ends when the handler returns
 	cancel  context.CancelFunc
+	options []grpc.CallOption // of every upstream stream; not to be appended to
 
 	// The request side: owned by serve until the mode's handler starts its request pump, then by that.
 	directing bool   // the director runs
@@ -75,7 +76,7 @@ func (h *handler) serve(_ any, stream grpc.ServerStream) error {
 		method = "/" + method // some servers other than grpc-go's leave it out
 	}
 
-	c := &call{handler: h, stream: stream, method: method}
+	c := &call{handler: h, stream: stream, method: method, options: subtypeOptions(contentSubtype(stream.Context()))}
 
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/grpclog"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 )
 
@@ -106,16 +107,18 @@ func (t *target) rewriteFirst(f *Frame) (_ *Frame, err error) {
 		return f, nil
 	}
 
-	return frameOf(after), nil
+	return &Frame{data: buffersOf(after)}, nil
 }
 
 // infoRoom is the spare capacity of a message that AppendInfo gets, so that appending a name to it takes no second copy.
 const infoRoom = 128
 
-// appendInfo lets the backend put its information into a response message. The frame that it returns is the caller's.
-func (t *target) appendInfo(streaming bool, f *Frame) (_ *Frame, err error) {
+// appendInfo lets the backend put its information into a response message. What it returns is the caller's to free.
+func (t *target) appendInfo(streaming bool, f *Frame) (_ mem.BufferSlice, err error) {
 	if appendsNothing(t.backend) {
-		return f.share(), nil
+		f.data.Ref()
+
+		return f.data, nil
 	}
 
 	defer t.recovered("AppendInfo", &err)
@@ -130,7 +133,7 @@ func (t *target) appendInfo(streaming bool, f *Frame) (_ *Frame, err error) {
 		return nil, hookError("AppendInfo", err)
 	}
 
-	return frameOf(resp), nil
+	return buffersOf(resp), nil
 }
 
 // appendsNothing reports whether AppendInfo of the backend is known to return what it gets, which then needs no copy.
@@ -145,20 +148,16 @@ func appendsNothing(b Backend) bool {
 	}
 }
 
-// buildError lets the backend make a message of an error. A nil frame without an error means that it made none.
-func (t *target) buildError(streaming bool, cause error) (_ *Frame, err error) {
+// buildError lets the backend make a message of an error. It reports false when the backend made none.
+func (t *target) buildError(streaming bool, cause error) (_ mem.BufferSlice, made bool, err error) {
 	defer t.recovered("BuildError", &err)
 
 	payload, err := t.backend.BuildError(streaming, cause)
 	if err != nil {
-		return nil, hookError("BuildError", err)
+		return nil, false, hookError("BuildError", err)
 	}
 
-	if payload == nil {
-		return nil, nil
-	}
-
-	return frameOf(payload), nil
+	return buffersOf(payload), payload != nil, nil
 }
 
 // hookError says which hook returned err. A status is passed on as it is.

@@ -124,7 +124,7 @@ func TestSlowBackend(t *testing.T) {
 		inMemory(t)
 
 		conn := fan(t, nodes(t, count, slow), proxy.WithStreamedDetector(byName),
-			proxy.WithFanoutLimits(proxy.FanoutLimits{StallTimeout: 2 * time.Second, QueuedMessages: 100}))
+			proxy.WithFanoutLimits(proxy.FanoutLimits{StallTimeout: time.Second, QueuedMessages: 100}))
 
 		got, err := call(t, conn, streamMethod, slices.Repeat([]string{strings.Repeat("r", 1000)}, n)...)
 		slices.Sort(got)

@@ -43,7 +43,8 @@ func (c *call) one2one(b Backend) error {
 		return err
 	}
 
-	x.pump.Go(x.pumpRequests) // ends with the requests, with the upstream stream, or with the caller's: see finishEarly
+	x.pump.Add(1)
+	go x.pumpRequests() // ends with the requests, with the upstream stream, or with the caller's: see finishEarly
 
 	phase, err := x.moveResponses()
 	x.response.free()
@@ -65,6 +66,8 @@ func (c *call) one2one(b Backend) error {
 
 // pumpRequests moves requests up until one side ends.
 func (x *exchange) pumpRequests() {
+	defer x.pump.Done()
+
 	x.requestErr = x.moveRequests()
 	x.request.free()
 	x.requestsDone.Store(true)

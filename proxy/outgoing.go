@@ -23,7 +23,7 @@ func (c *call) outgoing(ctx context.Context, extra []grpc.CallOption) (context.C
 	before := len(md)
 	dropHopKeys(md)
 
-	opts := subtypeOptions(contentSubtype(c.stream.Context()))
+	opts := c.options
 
 	if f := c.handler.options.forwarded; f != nil {
 		if !ok {

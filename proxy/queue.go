@@ -22,19 +22,21 @@ type requestQueue struct {
 	excused               *atomic.Bool  // immutable; set while it is the caller who is slow, not the target
 
 	mu       sync.Mutex
-	ready    sync.Cond         // of mu; the sender waits for a request, for complete or for dead
-	room     sync.Cond         // of mu; the pump waits for room or for dead
-	items    []mem.BufferSlice // guarded by mu; each with references of its own
-	spare    []mem.BufferSlice // guarded by mu; an empty slice whose array items may take over
-	bytes    int               // guarded by mu; of items
-	complete bool              // guarded by mu; no request will come any more
-	dead     bool              // guarded by mu; nobody will take any more
+	ready    sync.Cond          // of mu; the sender waits for a request, for complete or for dead
+	room     sync.Cond          // of mu; the pump waits for room or for dead
+	items    []mem.BufferSlice  // guarded by mu; each with references of its own
+	spare    []mem.BufferSlice  // guarded by mu; an empty slice whose array items may take over
+	one      [1]mem.BufferSlice // the first array of items: most calls have one request
+	bytes    int                // guarded by mu; of items
+	complete bool               // guarded by mu; no request will come any more
+	dead     bool               // guarded by mu; nobody will take any more
 }
 
 func (q *requestQueue) init(l FanoutLimits, sent *atomic.Int64, excused *atomic.Bool) {
 	q.maxMessages, q.maxBytes, q.stallAfter = l.QueuedMessages, l.QueuedBytes, l.StallTimeout
 	q.sent, q.excused = sent, excused
 	q.ready.L, q.room.L = &q.mu, &q.mu
+	q.items = q.one[:0]
 }
 
 // push adds a message with references of its own. While the queue is full it waits, and reports false when the sender
