@@ -73,7 +73,7 @@ func count(_ any, s grpc.ServerStream) error {
 		return err
 	}
 
-	return s.SendMsg(proxy.NewFrame([]byte(fmt.Sprint(len(requests)))))
+	return s.SendMsg(proxy.NewFrame(fmt.Append(nil, len(requests))))
 }
 
 // One backend that takes no requests never stalls the others: when its queue has been full for the stall timeout, they go on
@@ -111,7 +111,7 @@ func TestSlowBackend(t *testing.T) {
 	slow := func(srv any, s grpc.ServerStream) error {
 		for i := 0; ; i++ {
 			if _, err := tryRecv(s); err == io.EOF {
-				return s.SendMsg(proxy.NewFrame([]byte(fmt.Sprint(i))))
+				return s.SendMsg(proxy.NewFrame(fmt.Append(nil, i)))
 			} else if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func TestServerStreamWrapper(t *testing.T) {
 					t.Errorf("SendHeader: %v", err)
 				}
 
-				if err := w.SendMsg(proxy.NewFrame([]byte(fmt.Sprint(i)))); err != nil {
+				if err := w.SendMsg(proxy.NewFrame(fmt.Append(nil, i))); err != nil {
 					t.Errorf("SendMsg: %v", err)
 				}
 
