@@ -49,21 +49,24 @@ func record(s *relay.Server) *recorded {
 	return r
 }
 
+// byMethod fails or hangs where the method says so, and else echoes.
+func byMethod(srv any, st grpc.ServerStream) error {
+	switch method, _ := grpc.MethodFromServerStream(st); method {
+	case "/a.B/Fail":
+		if _, err := recv(st); err != nil {
+			return err
+		}
+		return status.Error(codes.NotFound, "")
+	case "/a.B/Hang":
+		<-st.Context().Done()
+		return nil
+	}
+	return echo(srv, st)
+}
+
 // Every call ends in the hook once, with what became of it.
 func TestCallStats(t *testing.T) {
-	addr := serve(t, func(srv any, st grpc.ServerStream) error {
-		switch method, _ := grpc.MethodFromServerStream(st); method {
-		case "/a.B/Fail":
-			if _, err := recv(st); err != nil {
-				return err
-			}
-			return status.Error(codes.NotFound, "")
-		case "/a.B/Hang":
-			<-st.Context().Done()
-			return nil
-		}
-		return echo(srv, st)
-	})
+	addr := serve(t, byMethod)
 	var rec *recorded
 	r := start(t, rigConfig{server: func(s *relay.Server) { rec = record(s) }}, addr)
 	cc := dial(t, r.addr)
