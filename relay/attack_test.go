@@ -77,6 +77,16 @@ func (a *attacker) headers(id uint32, f frame.Flags, more ...string) {
 	a.out = append(a.out, a.block.Bytes()...)
 }
 
+// badPath appends a request that the relay answers itself.
+func (a *attacker) badPath(id uint32) {
+	a.block.Reset()
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", "/bad"}, {"content-type", "application/grpc"}} {
+		a.enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) //nolint:errcheck // into memory
+	}
+	a.out = frame.AppendHeader(a.out, a.block.Len(), frame.TypeHeaders, frame.FlagEndStream|frame.FlagEndHeaders, id)
+	a.out = append(a.out, a.block.Bytes()...)
+}
+
 func (a *attacker) data(id uint32, f frame.Flags, p []byte) {
 	a.out = append(frame.AppendHeader(a.out, len(p), frame.TypeData, f, id), p...)
 }
@@ -171,6 +181,10 @@ func floods() []attack {
 // headerAttacks cost memory or time of the decoder.
 func headerAttacks() []attack {
 	return []attack{
+		{
+			name: "answers nobody reads", units: 300_000, mute: true, heap: 32 << 20, reason: "control_flood",
+			unit: func(a *attacker, i int) { a.badPath(streamID(i)) },
+		},
 		{
 			name: "CONTINUATION flood (CVE-2024-27316)", units: many(100_000), heap: 4 << 20, reason: "continuation_flood",
 			unit: func(a *attacker, i int) {
@@ -327,9 +341,13 @@ func (a attack) play(t *testing.T, v *victim) (nc net.Conn, sent int, closed boo
 	nc, err := net.Dial("tcp", v.addr)
 	check(t, err)
 	check(t, nc.SetDeadline(time.Now().Add(2*patience)))
+	if a.mute {
+		check(t, nc.(*net.TCPConn).SetReadBuffer(4<<10)) // what it does not read shall not lie in its kernel
+	}
 	x := &attacker{}
 	x.enc = hpack.NewEncoder(&x.block)
-	x.out = frame.AppendSettings(append(x.out, http2.ClientPreface...), frame.Setting{ID: frame.SettingInitialWindowSize, Value: 0})
+	x.out = frame.AppendSettings(append(x.out, http2.ClientPreface...),
+		frame.Setting{ID: frame.SettingInitialWindowSize, Value: 0}, frame.Setting{ID: frame.SettingHeaderTableSize, Value: 0})
 	var reader sync.WaitGroup
 	gone := make(chan struct{})
 	if !a.mute {

@@ -17,6 +17,7 @@ type abuse struct {
 	period      time.Time // start of the period in which resets are counted
 	resets      int
 	premature   int
+	opened      int // streams that the peer opened in the period
 	pingStrikes int
 	lastPing    time.Time
 }
@@ -69,13 +70,15 @@ func (c *Conn) countReset(premature bool, reason string) *frame.Error {
 	}
 	a := &c.abuse
 	if c.now.Sub(a.period) > c.cfg.ResetPeriod {
-		a.period, a.resets, a.premature = c.now, 0, 0
+		a.period, a.opened, a.resets, a.premature = c.now, 0, 0, 0
 	}
 	a.resets++
 	if premature {
 		a.premature++
 	}
-	if a.resets <= c.cfg.MaxResets || 2*a.premature <= a.resets {
+	// Of all streams, not of the resets alone: who gives up one call of five is no attacker, however
+	// many calls that makes.
+	if a.resets <= c.cfg.MaxResets || 2*a.premature <= max(a.opened, a.resets) {
 		return nil
 	}
 	return &frame.Error{Code: frame.EnhanceYourCalm, Reason: "reset_flood", Detail: "too many streams reset before they were answered, the last by " + reason}

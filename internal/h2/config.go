@@ -53,7 +53,7 @@ type Config struct {
 	// acknowledgements, RST_STREAM) and wait to be written. Default 1000.
 	MaxControlFrames int
 
-	// MaxResets premature stream resets, if they are over half of all, within
+	// MaxResets premature stream resets, if they are over half of all streams, within
 	// ResetPeriod end the connection. Premature: before a response began,
 	// or provoked by breaking a rule. Defaults 200 and 10 s. Server only.
 	MaxResets   int

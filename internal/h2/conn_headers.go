@@ -126,6 +126,10 @@ func (c *Conn) strayBlock(id uint32) *frame.Error {
 	return nil
 }
 
+// maxBacklog is how much may wait for a socket that takes nothing when the peer opens another
+// stream. DATA stops at the high-water mark; answers of header blocks alone do not.
+const maxBacklog = 2 << 20
+
 // openPeer opens the peer's stream id. mu is held, and released.
 func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 	c.lastPeer = id
@@ -133,6 +137,11 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 		// Section 6.8: frames on streams above the GOAWAY's last identifier are ignored.
 		c.mu.Unlock()
 		return c.glitch("stream_after_goaway")
+	}
+	if c.writing && len(c.out) > maxBacklog {
+		c.mu.Unlock()
+		return &frame.Error{Code: frame.EnhanceYourCalm, Reason: "control_flood",
+			Detail: "new streams, while the answers to earlier ones wait to be read"}
 	}
 	full := c.active >= int(c.cfg.MaxConcurrentStreams)
 	c.opening = true // until it is registered, refused or reset
@@ -178,6 +187,7 @@ func (c *Conn) welcome(s *Stream, id uint32, head Head, length int64) {
 	s.gotHeaders = true
 	s.bodyLeft = length
 	c.earn(2)
+	c.abuse.opened++
 	c.events.Headers(s, &c.batch, head)
 }
 
