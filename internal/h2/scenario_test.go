@@ -148,7 +148,11 @@ func (c *scenario) shakeHands(client bool) {
 		preface = "SETTINGS; SETTINGS ack"
 	}
 	c.send(preface)
-	c.settle()
+	for _, l := range c.settle() {
+		if strings.Contains(l, "ILLEGAL") {
+			c.t.Error(l)
+		}
+	}
 }
 
 // send writes frames as the peer, all with one write.
