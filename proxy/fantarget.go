@@ -27,7 +27,8 @@ type fanTarget struct {
 	response Frame
 	sender   sync.WaitGroup // the goroutine of sendRequests, if there is one
 
-	delivering atomic.Bool // a response is on its way to the caller
+	// delivered counts the moments at which a response set out for the caller or had arrived: it is odd in between.
+	delivered atomic.Int64
 
 	request Frame // owned by whoever sends: run, or the sender
 
@@ -40,7 +41,7 @@ type fanTarget struct {
 func (t *fanTarget) init(f *fanout, b Backend, index int) {
 	t.target.init(f.call, b, index)
 	t.fan = f
-	t.queue.init(f.handler.options.fanoutLimits, &t.requestMessages, &t.delivering)
+	t.queue.init(f.handler.options.fanoutLimits, &t.requestMessages, &t.delivered)
 	t.callCtx, t.cancel = context.WithCancel(f.ctx)
 }
 
@@ -185,8 +186,8 @@ func (t *fanTarget) moveResponses() (Phase, error) {
 
 // deliver puts the response into the answer.
 func (t *fanTarget) deliver() error {
-	t.delivering.Store(true)
-	defer t.delivering.Store(false)
+	t.delivered.Add(1)
+	defer t.delivered.Add(1)
 	defer t.response.free()
 
 	return t.fan.answer.message(t, &t.response)

@@ -19,7 +19,7 @@ type requestQueue struct {
 	maxMessages, maxBytes int           // immutable
 	stallAfter            time.Duration // immutable; at most 0: never
 	sent                  *atomic.Int64 // immutable; counts the messages that the sender has got rid of
-	excused               *atomic.Bool  // immutable; set while it is the caller who is slow, not the target
+	delivered             *atomic.Int64 // immutable; see fanTarget
 
 	mu       sync.Mutex
 	ready    sync.Cond          // of mu; the sender waits for a request, for complete or for dead
@@ -32,9 +32,9 @@ type requestQueue struct {
 	dead     bool               // guarded by mu; nobody will take any more
 }
 
-func (q *requestQueue) init(l FanoutLimits, sent *atomic.Int64, excused *atomic.Bool) {
+func (q *requestQueue) init(l FanoutLimits, sent, delivered *atomic.Int64) {
 	q.maxMessages, q.maxBytes, q.stallAfter = l.QueuedMessages, l.QueuedBytes, l.StallTimeout
-	q.sent, q.excused = sent, excused
+	q.sent, q.delivered = sent, delivered
 	q.ready.L, q.room.L = &q.mu, &q.mu
 	q.items = q.one[:0]
 }
@@ -72,28 +72,31 @@ func (q *requestQueue) full() bool {
 	return !q.dead && (len(q.items) >= q.maxMessages || q.bytes >= q.maxBytes)
 }
 
-// waitForRoom waits until the queue is not full and returns true, or until the stall timeout has passed without a
-// single message sent and returns false. A target that waits for the caller to read answers does not stall. mu is held.
+// waitForRoom waits until the queue is not full and returns true, or until the target has stalled and returns false. mu is held.
+//
+// A target has stalled when for the stall timeout it took no request and delivered no answer. While an answer waits for
+// the caller to read, it is the caller who is slow.
 func (q *requestQueue) waitForRoom() bool {
 	stalled := false
 
 	if q.stallAfter > 0 {
 		var timer *time.Timer
 
-		before := q.sent.Load()
+		sent, delivered := q.sent.Load(), q.delivered.Load()
 		timer = time.AfterFunc(q.stallAfter, func() {
 			q.mu.Lock()
 			defer q.mu.Unlock()
 
-			if now := q.sent.Load(); now != before || q.excused.Load() {
-				before = now
-				timer.Reset(q.stallAfter)
+			s, d := q.sent.Load(), q.delivered.Load()
+			if s == sent && d == delivered && d%2 == 0 {
+				stalled = true
+				q.room.Signal()
 
 				return
 			}
 
-			stalled = true
-			q.room.Signal()
+			sent, delivered = s, d
+			timer.Reset(q.stallAfter)
 		})
 
 		defer timer.Stop()
