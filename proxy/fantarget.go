@@ -27,7 +27,7 @@ type fanTarget struct {
 	response Frame
 	sender   sync.WaitGroup // the goroutine of sendRequests, if there is one
 
-	// delivered counts the moments at which a response set out for the caller or had arrived: it is odd in between.
+	// delivered counts the moments at which a header or a response set out for the caller, or was there: it is odd in between.
 	delivered atomic.Int64
 
 	request Frame // owned by whoever sends: run, or the sender
@@ -161,7 +161,10 @@ func (t *fanTarget) endRequests(err error) {
 // moveResponses takes the header, the messages and the trailer.
 func (t *fanTarget) moveResponses() (Phase, error) {
 	header, err := t.receiveHeader()
+
+	t.delivered.Add(1)
 	t.fan.answer.header(t, header)
+	t.delivered.Add(1)
 
 	if err != nil {
 		return PhaseComplete, statusOr(codes.Unavailable, err)

@@ -164,7 +164,8 @@ func TestSlowCaller(t *testing.T) {
 		<-sent
 
 		if err != nil || len(got) != 2*n {
-			t.Errorf("got %d answers, %v, want %d", len(got), err, 2*n)
+			slices.Sort(got)
+			t.Errorf("got %d answers, %v, want %d: %.20q", len(got), err, 2*n, slices.Compact(got))
 		}
 	})
 }
