@@ -23,6 +23,7 @@ type owner struct {
 
 	onNewStream func() // called by NewStream; may be nil
 	onData      func() // called by Data; may be nil
+	released    []uint32
 	app         *echo  // answers; may be nil
 
 	mu sync.Mutex
@@ -141,7 +142,11 @@ func (o *owner) Credit(s *Stream, b *Batch, n int) {
 	}
 }
 
-func (o *owner) Released(*Stream) {}
+func (o *owner) Released(s *Stream) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.released = append(o.released, s.ID())
+}
 
 func (o *owner) Free(*Conn, *Batch) { o.note("free") }
 

@@ -187,3 +187,22 @@ func TestTwoBatches(t *testing.T) {
 		c.expect("< DATA 1 end")
 	})
 }
+
+// The owner is told of streams that the connection has let go of, with the next
+// batch, and not of those whose credit may be under way.
+func TestReleased(t *testing.T) {
+	t.Parallel()
+	bubble(t, "server", func(c *scenario) {
+		c.send("HEADERS 1 request; RST_STREAM 1 CANCEL; HEADERS 3 request; HEADERS 5 end request; HEADERS 7 request")
+		c.settle()
+		if got := c.owner.released; !slices.Equal(got, []uint32{1}) {
+			t.Errorf("released after the first batch: %v", got)
+		}
+		c.do("headers 3 response; send 3 len=70000; reset 3 CANCEL; headers 5 end response")
+		c.send("DATA 7 end; WINDOW_UPDATE 0 1")
+		c.settle()
+		if got := c.owner.released; !slices.Equal(got, []uint32{1, 5}) {
+			t.Errorf("released after the second: %v, want all that is over but 3, which had octets queued", got)
+		}
+	})
+}
