@@ -24,7 +24,7 @@ type owner struct {
 	onNewStream func() // called by NewStream; may be nil
 	onData      func() // called by Data; may be nil
 	released    []uint32
-	app         *echo  // answers; may be nil
+	app         *echo // answers; may be nil
 
 	mu sync.Mutex
 	// Guarded by mu.
