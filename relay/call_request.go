@@ -67,6 +67,24 @@ func (c *Call) connect(b *h2.Batch) {
 		fmt.Sprintf("backend %s: endpoints come and go", c.decision.backend.Name)), ReasonConnect)
 }
 
+var _ seeker = (*Call)(nil)
+
+func (c *Call) owner() *Call { return c }
+
+func (c *Call) queued() {
+	c.stage = stageWaiting
+	c.mayReuse = false // who takes it from the queue may come late
+}
+
+func (c *Call) waitsFor(e *Endpoint) bool { return c.stage == stageWaiting && c.ep == e }
+
+func (c *Call) reroute(b *h2.Batch) {
+	c.stage = stageRouting
+	c.ep.inFlight.Add(-1)
+	c.ep = nil
+	c.connect(b)
+}
+
 // maxPicks bounds how often a call is offered to an endpoint that closes at that moment.
 const maxPicks = 5
 

@@ -146,10 +146,7 @@ func (c *Call) finish(code codes.Code, reason string) {
 // upstream provably did nothing, or a status. mu is held.
 func (c *Call) upstreamEnd(b *h2.Batch, e h2.End) {
 	if e.Unprocessed && !c.responded && !c.replay.over && c.attempts < maxAttempts {
-		c.stage = stageRouting
-		c.ep.inFlight.Add(-1)
-		c.ep = nil
-		c.connect(b)
+		c.reroute(b)
 		return
 	}
 	var ferr *frame.Error

@@ -101,7 +101,7 @@ type Endpoint struct {
 	// Guarded by mu.
 	conns   []*upConn // ready; replaced, never changed in place
 	dialing int
-	waiting []*Call
+	waiting []seeker
 	fails   int // attempts in a row
 	useless int // connections in a row that were lost at once and had served nobody
 	err     error

@@ -22,8 +22,23 @@ const (
 	submitGone                     // the endpoint closed, or failed just now
 )
 
-// submit opens a stream for c, or has it wait for one. c.mu is held.
-func (e *Endpoint) submit(c *Call, b *h2.Batch) submission {
+// A seeker wants a stream of an endpoint: a call, or a target of a fanned-out one. The
+// call's lock is held whenever a method is called, but for owner.
+type seeker interface {
+	// owner returns the call.
+	owner() *Call
+	// open opens the stream on a connection. The error is one of h2.Conn.Open.
+	open(u *upConn, b *h2.Batch) error
+	// queued notes that it waits in the endpoint's queue.
+	queued()
+	// waitsFor reports whether it still waits in the endpoint's queue.
+	waitsFor(e *Endpoint) bool
+	// reroute has it go elsewhere, or fail, since the endpoint will not serve it.
+	reroute(b *h2.Batch)
+}
+
+// submit opens a stream for c, or has it wait for one. The lock of c's call is held.
+func (e *Endpoint) submit(c seeker, b *h2.Batch) submission {
 	e.mu.Lock()
 	conns, crowded := e.conns, len(e.waiting) > 0
 	e.mu.Unlock()
@@ -36,8 +51,8 @@ func (e *Endpoint) submit(c *Call, b *h2.Batch) submission {
 	return e.enqueue(c, b)
 }
 
-// openOn opens a stream for c on one of conns, each in its turn first. c.mu is held, mu is not.
-func (e *Endpoint) openOn(conns []*upConn, c *Call, b *h2.Batch) bool {
+// openOn opens a stream for c on one of conns, each in its turn first. The lock of c's call is held, mu is not.
+func (e *Endpoint) openOn(conns []*upConn, c seeker, b *h2.Batch) bool {
 	start := 0
 	if len(conns) > 1 {
 		start = int(e.turn.Add(1) % uint32(len(conns)))
@@ -56,8 +71,8 @@ func (e *Endpoint) openOn(conns []*upConn, c *Call, b *h2.Batch) bool {
 	return false
 }
 
-// enqueue has c wait. mu and c.mu are held.
-func (e *Endpoint) enqueue(c *Call, b *h2.Batch) submission {
+// enqueue has c wait. mu and the lock of c's call are held.
+func (e *Endpoint) enqueue(c seeker, b *h2.Batch) submission {
 	if e.hopeless() {
 		return submitGone
 	}
@@ -66,8 +81,7 @@ func (e *Endpoint) enqueue(c *Call, b *h2.Batch) submission {
 	}
 	e.waiting = append(e.waiting, c)
 	e.inFlight.Add(1)
-	c.stage = stageWaiting
-	c.mayReuse = false // who takes it from the queue may come late
+	c.queued()
 	e.growLocked()
 	for _, u := range e.conns {
 		u.h2.NotifyFree(b)
@@ -89,8 +103,8 @@ func (e *Endpoint) growLocked() {
 	e.dialLocked()
 }
 
-// forget takes c out of the queue. c.mu is held.
-func (e *Endpoint) forget(c *Call) {
+// forget takes c out of the queue. The lock of c's call is held.
+func (e *Endpoint) forget(c seeker) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if i := slices.Index(e.waiting, c); i >= 0 {
@@ -98,8 +112,8 @@ func (e *Endpoint) forget(c *Call) {
 	}
 }
 
-// next takes the first call from the queue, with a snapshot of the connections.
-func (e *Endpoint) next() (*Call, []*upConn) {
+// next takes the first seeker from the queue, with a snapshot of the connections.
+func (e *Endpoint) next() (seeker, []*upConn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.waiting) == 0 || len(e.conns) == 0 {
@@ -124,24 +138,25 @@ func (e *Endpoint) serveWaiting(b *h2.Batch) {
 	}
 }
 
-// openWaiting opens a stream for a call from the queue, or puts it back and returns false.
-func (e *Endpoint) openWaiting(c *Call, conns []*upConn, b *h2.Batch) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stage != stageWaiting || c.ep != e {
+// openWaiting opens a stream for a seeker from the queue, or puts it back and returns false.
+func (e *Endpoint) openWaiting(c seeker, conns []*upConn, b *h2.Batch) bool {
+	mu := &c.owner().mu
+	mu.Lock()
+	defer mu.Unlock()
+	if !c.waitsFor(e) {
 		return true // over meanwhile
 	}
 	if e.openOn(conns, c, b) {
 		return true
 	}
 	if !e.putBack(c, b) {
-		e.reroute(c, b)
+		c.reroute(b)
 	}
 	return false
 }
 
-// putBack makes c the next in the queue again, unless nobody would serve it. c.mu is held.
-func (e *Endpoint) putBack(c *Call, b *h2.Batch) bool {
+// putBack makes c the next in the queue again, unless nobody would serve it. The lock of c's call is held.
+func (e *Endpoint) putBack(c seeker, b *h2.Batch) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.hopeless() {
@@ -157,14 +172,6 @@ func (e *Endpoint) putBack(c *Call, b *h2.Batch) bool {
 
 // hopeless reports whether calls had better go elsewhere. mu is held.
 func (e *Endpoint) hopeless() bool { return e.closed || len(e.conns) == 0 && e.fails > 0 }
-
-// reroute takes a call that waits to another endpoint, or has it fail. c.mu is held.
-func (e *Endpoint) reroute(c *Call, b *h2.Batch) {
-	c.stage = stageRouting
-	c.ep = nil
-	e.inFlight.Add(-1)
-	c.connect(b)
-}
 
 // connReady puts a connection into service.
 func (e *Endpoint) connReady(u *upConn, b *h2.Batch) {
@@ -268,11 +275,12 @@ func (e *Endpoint) moveWaiting() {
 	e.mu.Unlock()
 	var b h2.Batch
 	for _, c := range calls {
-		c.mu.Lock()
-		if c.stage == stageWaiting && c.ep == e {
-			e.reroute(c, &b)
+		mu := &c.owner().mu
+		mu.Lock()
+		if c.waitsFor(e) {
+			c.reroute(&b)
 		}
-		c.mu.Unlock()
+		mu.Unlock()
 	}
 	b.Flush()
 }
