@@ -187,7 +187,9 @@ func (s *Server) serveHTTP2(raw, nc net.Conn, first []byte, state *tls.Connectio
 			d.forwarded = host
 		}
 	}
-	d.h2 = h2.New(nc, s.Limits.config(s.budget), d)
+	cfg := s.Limits.config(s.budget)
+	cfg.OnGlitch = s.Hooks.Glitch
+	d.h2 = h2.New(nc, cfg, d)
 	if len(first) > 0 {
 		d.h2.Preread(first)
 	}

@@ -38,6 +38,7 @@ type Call struct {
 	timeout time.Duration // grpc-timeout; 0: none
 
 	down h2.Stream
+	link link // guarded by the list's mu
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -58,6 +59,8 @@ type Call struct {
 	deadline  *time.Timer
 	cancel    context.CancelFunc // of Context; nil while nobody asked
 	ctx       context.Context
+	answered  time.Duration // to the response; see Hooks.FirstResponse
+	tag       any
 
 	req      []hpack.Field // the request's fields, as they will be sent
 	reqArray [16]hpack.Field
@@ -178,6 +181,16 @@ func (c *Call) SetMaxRequestMessage(n uint32) {
 	c.maxMsg = n
 }
 
+// SetTag keeps v with the call, for [Hooks]: the Route function's way to say what it
+// made of the call. Route may call it before it decides. A pointer costs no allocation.
+func (c *Call) SetTag(v any) { c.tag = v }
+
+// Tag returns what SetTag was given, else nil.
+func (c *Call) Tag() any { return c.tag }
+
+// Backend returns the backend that the call was forwarded to, or nil. It is for [Hooks].
+func (c *Call) Backend() *Backend { return c.decision.backend }
+
 // Context returns a context that ends with the call, for whatever a Route
 // function starts. It has the caller's deadline, and no values.
 func (c *Call) Context() context.Context {
@@ -251,6 +264,7 @@ func (c *Call) stats() CallStats {
 		Start: c.start, Duration: time.Since(c.start), Code: c.code, Reason: c.reason, Attempts: c.attempts,
 		RequestMessages: c.reqCount.messages, RequestBytes: c.reqCount.bytes,
 		ResponseMessages: c.resCount.messages, ResponseBytes: c.resCount.bytes,
+		FirstResponse: c.answered,
 	}
 	if c.ep != nil {
 		s.Endpoint = c.ep.addr

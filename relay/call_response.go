@@ -31,6 +31,9 @@ func (c *Call) response(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
 		return
 	}
 	c.responded = true
+	if c.srv.Hooks.FirstResponse {
+		c.answered = time.Since(c.start)
+	}
 	c.replay.drop()
 	c.down.SendHeaders(b, forwardable(head.Fields, scratch), head.EndStream)
 	if head.EndStream {
@@ -128,6 +131,7 @@ func (c *Call) finish(code codes.Code, reason string) {
 	c.code, c.reason = code, reason
 	c.replay.drop()
 	c.srv.inFlight.Add(-1)
+	c.unfollow()
 	if c.deadline != nil && !c.deadline.Stop() {
 		c.mayReuse = false // expire is about to look at it
 	}

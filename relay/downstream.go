@@ -22,6 +22,7 @@ type downConn struct {
 	// forwarded is what x-forwarded-for gets, empty for nothing.
 	forwarded string
 	trusted   bool
+	calls     callList
 }
 
 var _ h2.Events = (*downConn)(nil)
@@ -188,6 +189,7 @@ func (c *Call) route(b *h2.Batch) {
 	var ok bool
 	c.service, c.method, ok = splitPath(c.path)
 	c.srv.inFlight.Add(1)
+	c.follow()
 	c.mu.Lock()
 	switch {
 	case !ok:

@@ -96,6 +96,7 @@ type Endpoint struct {
 	state    atomic.Int32
 	inFlight atomic.Int64
 	turn     atomic.Uint32
+	counts   endpointCounts
 
 	mu sync.Mutex
 	// Guarded by mu.

@@ -179,6 +179,7 @@ func (e *Endpoint) connReady(u *upConn, b *h2.Batch) {
 	u.readyAt = time.Now()
 	e.dialing--
 	e.fails, e.err = 0, nil
+	e.counts.connected.Add(1)
 	if !e.closed {
 		e.conns = append(slices.Clone(e.conns), u) // others read the old list
 	}
@@ -235,12 +236,14 @@ func (e *Endpoint) failed(err error) {
 func (e *Endpoint) connEnded(u *upConn, err error) {
 	e.mu.Lock()
 	if u != nil && !u.readyAt.IsZero() {
+		e.counts.lost.Add(1)
 		e.removeLocked(u)
 	} else {
 		if u != nil {
 			err = fmt.Errorf("%w: %w", errNoSettings, err)
 		}
 		e.dialing--
+		e.counts.failed.Add(1)
 		e.failed(err)
 		e.setState()
 	}

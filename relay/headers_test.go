@@ -126,7 +126,8 @@ var headerTests = []struct {
 }
 
 func TestRequestHeaders(t *testing.T) {
-	for _, tt := range headerTests {
+	for i := range headerTests {
+		tt := &headerTests[i]
 		t.Run(tt.name, func(t *testing.T) {
 			_, got := upstreamed(&Server{ForwardedFor: tt.fwd}, &tt.dc, tt.cfg, tt.route, tt.in)
 			want := append(append(slices.Clone(tt.want), "te: trailers"), tt.added...)

@@ -22,8 +22,22 @@ type Hooks struct {
 	// ConnRejected tells of a connection that a limit turned away.
 	ConnRejected func(remote net.Addr, reason string)
 
+	// Glitch tells of a frame of a client that is allowed but useless, by its kind: a short stable name
+	// such as "ping" or "empty_data". In masses such frames end the connection.
+	Glitch func(kind string)
+
 	// CallEnded tells of the end of a call.
 	CallEnded func(*Call, CallStats)
+
+	// CallProgress tells of calls that go on for long: of each the first time within a second of ProgressAfter after its
+	// start, and again each ProgressEvery. [CallStats] is then what became of it so far; Code and Reason are unset.
+	CallProgress func(*Call, CallStats)
+
+	// ProgressAfter defaults to 10 s, ProgressEvery to 5 min.
+	ProgressAfter, ProgressEvery time.Duration
+
+	// FirstResponse has CallStats.FirstResponse filled in, which costs a look at the clock for each call.
+	FirstResponse bool
 }
 
 // CallStats is what became of a call.
@@ -32,6 +46,9 @@ type CallStats struct {
 	Start time.Time
 	// Duration is the time to the end of the response being handed over.
 	Duration time.Duration
+	// FirstResponse is the time to the response's header block, 0 if none came from an upstream, or if Hooks.FirstResponse
+	// is not set.
+	FirstResponse time.Duration
 	// Code is the status that the client gets.
 	Code codes.Code
 	// Reason is empty for a status of the upstream's, else one of the Reason

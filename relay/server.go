@@ -299,6 +299,9 @@ func (s *Server) janitor() {
 			s.mu.Unlock()
 			for _, d := range open {
 				d.h2.Tick(now)
+				if s.Hooks.CallProgress != nil {
+					d.calls.report(now, &s.Hooks)
+				}
 			}
 			clear(open)
 		}

@@ -63,6 +63,10 @@ type Config struct {
 	// may send beyond what its useful ones earn. Default 1000.
 	Patience int
 
+	// OnGlitch, if not nil, is told of each useless frame by its kind, a short stable name, in the goroutine
+	// that reads the connection; it must not block. It is not told of WINDOW_UPDATE, which is useless only in masses.
+	OnGlitch func(kind string)
+
 	// MinPingInterval and three strikes bound the PINGs of an idle peer
 	// (gRFC A8's server side). Default 10 s. Server only.
 	MinPingInterval time.Duration

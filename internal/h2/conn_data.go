@@ -121,7 +121,7 @@ func (c *Conn) onWindowUpdate(h frame.Header, p []byte) *frame.Error {
 	if ferr != nil {
 		return ferr
 	}
-	return c.glitch("window_update")
+	return c.glitch(windowUpdate)
 }
 
 // addWindow adds n to the window that the frame names. mu is held.
