@@ -20,6 +20,17 @@ type Backend struct {
 	// Pick chooses the endpoint for each call, and for each further attempt. nil means round robin.
 	Pick PickFunc
 
+	// Choose takes the place of Endpoints and Pick for who keeps a set of endpoints that changes: it returns
+	// the endpoint for the next attempt of a call, whatever its state, or why there is none. A [*Refusal] says
+	// what the caller gets; another error is answered with UNAVAILABLE. As for Pick: it may be called
+	// from many goroutines at once, must not block, and may use only the getters of the call.
+	Choose func(c *Call) (*Endpoint, error)
+
+	// AttemptEnded is told of the end of each attempt, one for each endpoint that was chosen; it comes before
+	// the next choice for the same call. It is called with locks of the relay held: it must neither
+	// block nor call the relay, save for the getters of the call. nil: nobody.
+	AttemptEnded func(c *Call, a AttemptStats)
+
 	next atomic.Uint64
 }
 
@@ -31,6 +42,9 @@ type PickFunc func(c *Call, candidates []*Endpoint) *Endpoint
 
 // pick chooses an endpoint.
 func (b *Backend) pick(c *Call) (*Endpoint, error) {
+	if b.Choose != nil {
+		return b.Choose(c)
+	}
 	if b.Pick == nil {
 		return b.roundRobin()
 	}

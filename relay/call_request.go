@@ -48,7 +48,7 @@ func (c *Call) connect(b *h2.Batch) {
 	for range maxPicks {
 		ep, err := c.decision.backend.pick(c)
 		if err != nil {
-			c.fail(b, failure(codes.Unavailable, ReasonNoEndpoint, err.Error()), ReasonNoEndpoint)
+			c.refuse(b, err)
 			return
 		}
 		c.ep = ep
@@ -56,12 +56,12 @@ func (c *Call) connect(b *h2.Batch) {
 		case submitOpened, submitQueued:
 			return
 		case submitFull:
-			c.ep = nil
+			c.attemptEnded(false, codes.Unavailable, ReasonQueueFull)
 			c.fail(b, failure(codes.Unavailable, ReasonQueueFull,
 				fmt.Sprintf("backend %s: endpoint %s: too many calls wait for a stream", c.decision.backend.Name, ep.addr)), ReasonQueueFull)
 			return
 		}
-		c.ep = nil // closed, or failed just now: another one
+		c.attemptEnded(false, codes.Unavailable, ReasonConnect) // closed, or failed just now: another one
 	}
 	c.fail(b, failure(codes.Unavailable, ReasonConnect,
 		fmt.Sprintf("backend %s: endpoints come and go", c.decision.backend.Name)), ReasonConnect)
@@ -79,9 +79,12 @@ func (c *Call) queued() {
 func (c *Call) waitsFor(e *Endpoint) bool { return c.stage == stageWaiting && c.ep == e }
 
 func (c *Call) reroute(b *h2.Batch) {
+	reason, opened := ReasonConnect, c.stage == stageOpen
+	if opened {
+		reason = ReasonUnprocessed
+	}
 	c.stage = stageRouting
-	c.ep.inFlight.Add(-1)
-	c.ep = nil
+	c.leave(opened, codes.Unavailable, reason)
 	c.connect(b)
 }
 

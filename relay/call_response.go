@@ -127,6 +127,7 @@ func (c *Call) finish(code codes.Code, reason string) {
 	if c.stage == stageDone {
 		return
 	}
+	opened := c.stage == stageOpen
 	c.stage = stageDone
 	c.code, c.reason = code, reason
 	c.replay.drop()
@@ -138,11 +139,12 @@ func (c *Call) finish(code codes.Code, reason string) {
 	if c.cancel != nil {
 		c.cancel()
 	}
+	stats := c.stats()
 	if c.ep != nil {
-		c.ep.inFlight.Add(-1)
+		c.leave(opened, code, reason)
 	}
 	if h := c.srv.Hooks.CallEnded; h != nil {
-		h(c, c.stats())
+		h(c, stats)
 	}
 }
 

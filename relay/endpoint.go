@@ -29,7 +29,7 @@ const (
 	Ready
 	// Failing: the last attempt to connect failed, and the next is due after a pause.
 	Failing
-	// Closed by [Endpoint.Close].
+	// Closed by [Endpoint.Close] or [Endpoint.Shutdown].
 	Closed
 )
 
@@ -81,6 +81,9 @@ type EndpointConfig struct {
 	// Buffer is the server's budget that the connections share for slow upstreams.
 	// nil means [DefaultBuffer].
 	Buffer *Buffer
+
+	// Owner is what [Endpoint.Owner] returns, for who made the endpoint.
+	Owner any
 }
 
 // An Endpoint is one address that serves calls, with its pool of connections. It is
@@ -109,6 +112,7 @@ type Endpoint struct {
 	retry   *time.Timer
 	pause   time.Time // no attempt before: the pause after a failure
 	closed  bool
+	retired bool          // Shutdown: takes no calls, and those there are run to their end
 	changed chan struct{} // closed at the next change of state
 }
 
@@ -154,6 +158,9 @@ func endpointTLS(base *tls.Config, addr string) *tls.Config {
 	}
 	return t
 }
+
+// Owner returns what the configuration says.
+func (e *Endpoint) Owner() any { return e.cfg.Owner }
 
 // Addr returns the address.
 func (e *Endpoint) Addr() string { return e.addr }
@@ -221,7 +228,7 @@ func (e *Endpoint) Close() {
 func (e *Endpoint) setState() {
 	s := Connecting
 	switch {
-	case e.closed:
+	case e.closed || e.retired:
 		s = Closed
 	case len(e.conns) > 0:
 		s = Ready
@@ -240,7 +247,7 @@ func (e *Endpoint) setState() {
 
 // dialLocked starts a connection. mu is held.
 func (e *Endpoint) dialLocked() {
-	if e.closed {
+	if e.closed || e.retired {
 		return
 	}
 	e.dialing++

@@ -171,7 +171,7 @@ func (e *Endpoint) putBack(c seeker, b *h2.Batch) bool {
 }
 
 // hopeless reports whether calls had better go elsewhere. mu is held.
-func (e *Endpoint) hopeless() bool { return e.closed || len(e.conns) == 0 && e.fails > 0 }
+func (e *Endpoint) hopeless() bool { return e.closed || e.retired || len(e.conns) == 0 && e.fails > 0 }
 
 // connReady puts a connection into service.
 func (e *Endpoint) connReady(u *upConn, b *h2.Batch) {
@@ -180,11 +180,16 @@ func (e *Endpoint) connReady(u *upConn, b *h2.Batch) {
 	e.dialing--
 	e.fails, e.err = 0, nil
 	e.counts.connected.Add(1)
-	if !e.closed {
+	retired := e.retired
+	if !e.closed && !retired {
 		e.conns = append(slices.Clone(e.conns), u) // others read the old list
 	}
 	e.setState()
 	e.mu.Unlock()
+	if retired {
+		u.h2.Drain(b)
+		return
+	}
 	e.serveWaiting(b)
 }
 
@@ -223,7 +228,7 @@ func (e *Endpoint) removeLocked(u *upConn) {
 func (e *Endpoint) failed(err error) {
 	e.fails++
 	e.err = fmt.Errorf("%s: %w", e.addr, err)
-	if e.closed {
+	if e.closed || e.retired {
 		return
 	}
 	d := e.backoff()

@@ -38,6 +38,7 @@ const (
 	ReasonUpstreamHeaders   = "UPSTREAM_HEADERS_TOO_LARGE"
 	ReasonUpstreamNotGRPC   = "UPSTREAM_NOT_GRPC"
 	ReasonUpstreamNoStatus  = "UPSTREAM_NO_STATUS"
+	ReasonUnprocessed       = "UPSTREAM_UNPROCESSED"
 	ReasonDeadline          = "DEADLINE_EXCEEDED"
 	ReasonCanceled          = "CANCELED"
 	ReasonBufferBudget      = "BUFFER_BUDGET"

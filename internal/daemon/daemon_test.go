@@ -230,7 +230,7 @@ func TestBackendGoneAndBack(t *testing.T) {
 	var log logBuffer
 	d := startDaemon(t, Config{Endpoints: endpoints(backends...), Log: log.logger()})
 	conn := connect(t, d)
-	gone := d.path.endpoints[1]
+	gone := endpointOf(d, 1)
 	for range 2 { // then both are connected
 		if _, err := echo(callContext(t), conn); err != nil {
 			t.Fatal(err)

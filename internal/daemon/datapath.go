@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -16,18 +15,12 @@ import (
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/upstream"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
-const (
-	// connectTimeout is how long one attempt to connect may take.
-	connectTimeout = 5 * time.Second
-	// maxBackoff is the longest wait between two attempts, hence about how long
-	// a backend that is back stays unused.
-	maxBackoff = 5 * time.Second
-	// firstTries is how long the start may wait for the endpoints.
-	firstTries = time.Second
-)
+// firstTries is how long the start may wait for the endpoints.
+const firstTries = time.Second
 
 // dataPath moves calls from listeners to endpoints. The daemon uses openDataPath
 // and the methods serve, drain, inFlight and close, and nothing else of it. It is
@@ -35,17 +28,21 @@ const (
 // backends in memory.
 type dataPath struct {
 	servers   []*relay.Server // one for each frontend, in their order
-	backends  map[string]*relay.Backend
-	endpoints []*relay.Endpoint
+	upstreams map[string]*upstream.Backend
 	locals    []*localServices
 }
 
 // openDataPath makes a data path and begins to connect to its endpoints. Its
 // owner ends it with drain, or with close if it never served.
 func openDataPath(cfg *plan) (*dataPath, error) {
-	p := &dataPath{backends: map[string]*relay.Backend{}}
-	for _, name := range slices.Sorted(maps.Keys(cfg.backends)) {
-		p.openBackend(cfg.backends[name], cfg.log)
+	p := &dataPath{upstreams: map[string]*upstream.Backend{}}
+	for name, b := range cfg.backends {
+		opened, err := upstream.Open(name, b.Config, upstream.Deps{Log: cfg.log})
+		if err != nil {
+			p.close()
+			return nil, err
+		}
+		p.upstreams[name] = opened
 	}
 	health := openHealth(cfg.local)
 	p.locals = append(p.locals, health)
@@ -62,19 +59,6 @@ func openDataPath(cfg *plan) (*dataPath, error) {
 	p.awaitFirstTries()
 
 	return p, nil
-}
-
-// openBackend connects the endpoints of a backend.
-func (p *dataPath) openBackend(b *backendPlan, log *slog.Logger) {
-	backend := &relay.Backend{Name: b.name}
-	if b.balance == config.LeastRequest {
-		backend.Pick = leastRequest
-	}
-	for _, e := range b.endpoints {
-		backend.Endpoints = append(backend.Endpoints, openEndpoint(e.Endpoint, b, log))
-	}
-	p.backends[b.name] = backend
-	p.endpoints = append(p.endpoints, backend.Endpoints...)
 }
 
 // openRoutes returns the routes, with the local servers of those for one-to-many calls.
@@ -105,38 +89,10 @@ func (p *dataPath) choose(targets config.Targets) choice {
 	sum := uint64(0)
 	for _, t := range targets {
 		sum += uint64(t.Weight)
-		c.backends, c.bounds = append(c.backends, p.backends[t.Name]), append(c.bounds, sum)
+		c.backends, c.bounds = append(c.backends, p.upstreams[t.Name].Relay()), append(c.bounds, sum)
 	}
 
 	return c
-}
-
-// openEndpoint returns an endpoint that is connecting and whose states are logged.
-func openEndpoint(e Endpoint, b *backendPlan, log *slog.Logger) *relay.Endpoint {
-	c := relay.EndpointConfig{
-		Authority:      b.authority,
-		ConnectTimeout: b.connectTimeout,
-		BackoffMax:     maxBackoff,
-		OnState:        func(_ *relay.Endpoint, s relay.State, err error) { logState(log, b.name, e, s, err) },
-	}
-	if e.TLS {
-		c.TLS = b.tls
-	}
-	addr := e.Addr
-	if e.Network == "unix" {
-		addr = "unix:" + addr
-	}
-
-	return relay.NewEndpoint(addr, c)
-}
-
-func logState(log *slog.Logger, backend string, e Endpoint, s relay.State, err error) {
-	switch s {
-	case relay.Ready:
-		log.Info("backend connected", "backend", backend, "endpoint", e)
-	case relay.Failing:
-		log.Warn("backend not reachable", "backend", backend, "endpoint", e, "error", err)
-	}
 }
 
 // awaitFirstTries waits until each endpoint is known to be up or down, so that
@@ -144,8 +100,8 @@ func logState(log *slog.Logger, backend string, e Endpoint, s relay.State, err e
 func (p *dataPath) awaitFirstTries() {
 	ctx, cancel := context.WithTimeout(context.Background(), firstTries)
 	defer cancel()
-	for _, e := range p.endpoints {
-		e.WaitForStateChange(ctx, relay.Connecting)
+	for _, b := range p.upstreams {
+		b.AwaitTries(ctx)
 	}
 }
 
@@ -214,8 +170,8 @@ func (p *dataPath) close() {
 	for _, s := range p.servers {
 		s.Close()
 	}
-	for _, e := range p.endpoints {
-		e.Close()
+	for _, b := range p.upstreams {
+		b.Close()
 	}
 	for _, l := range p.locals {
 		l.close()

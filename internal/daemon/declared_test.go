@@ -259,7 +259,7 @@ routes: [{backend: b}]
 
 	for i := range 10 {
 		openChat(t, conn)
-		a, b := d.path.endpoints[0].InFlight(), d.path.endpoints[1].InFlight()
+		a, b := endpointOf(d, 0).InFlight(), endpointOf(d, 1).InFlight()
 		if a+b != i+1 || max(a, b)-min(a, b) > 1 {
 			t.Fatalf("%d and %d calls in flight after %d", a, b, i+1)
 		}

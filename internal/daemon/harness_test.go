@@ -21,6 +21,7 @@ import (
 
 	"github.com/manifold-grpc/manifold/internal/sample"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
+	"github.com/manifold-grpc/manifold/relay"
 )
 
 // testTimeout bounds every wait of these tests.
@@ -193,3 +194,12 @@ func (b *logBuffer) String() string {
 }
 
 func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
+// endpointOf returns an endpoint of the daemon's only backend.
+func endpointOf(d *Daemon, i int) *relay.Endpoint {
+	for _, b := range d.path.upstreams {
+		return b.Endpoints()[i].Relay
+	}
+
+	return nil
+}

@@ -16,6 +16,7 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // for callers that compress: without it their calls fail
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/upstream"
 	"github.com/manifold-grpc/manifold/proxy"
 	"github.com/manifold-grpc/manifold/proxy/splice"
 	"github.com/manifold-grpc/manifold/relay"
@@ -116,20 +117,20 @@ func dialOptions(e Endpoint, b *backendPlan) []grpc.DialOption {
 		creds = credentials.NewTLS(b.tls)
 	}
 	backoffs := backoff.DefaultConfig
-	backoffs.MaxDelay = maxBackoff
+	backoffs.MaxDelay = upstream.MaxBackoff
 
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoffs, MinConnectTimeout: b.connectTimeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoffs, MinConnectTimeout: b.Connecting()}),
 		// Stay connected, and let the configuration alone say where calls go: no TXT
 		// records, no $HTTPS_PROXY.
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
 	}
-	if b.authority != "" {
-		options = append(options, grpc.WithAuthority(b.authority))
+	if b.Authority != "" {
+		options = append(options, grpc.WithAuthority(b.Authority))
 	}
 
 	return options

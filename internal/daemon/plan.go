@@ -16,6 +16,7 @@ import (
 
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/route"
+	"github.com/manifold-grpc/manifold/internal/upstream"
 	"github.com/manifold-grpc/manifold/proxy/splice"
 	"github.com/manifold-grpc/manifold/relay"
 )
@@ -41,14 +42,11 @@ type frontendPlan struct {
 	limits       relay.Limits
 }
 
-// backendPlan is a set of endpoints.
+// backendPlan is a set of endpoints. Endpoints, with TLS set for all that speak it, and tls are for one-to-many calls.
 type backendPlan struct {
-	name           string
-	endpoints      []config.NamedEndpoint // TLS is set for all that speak it
-	tls            *tls.Config
-	connectTimeout time.Duration
-	authority      string
-	balance        config.Balance
+	upstream.Config
+	endpoints []config.NamedEndpoint
+	tls       *tls.Config
 }
 
 // routePlan is a route. Layout and streams are those of its one-to-many calls.
@@ -64,13 +62,13 @@ const defaultName = "default"
 // planOfFlags returns the plan of a configuration without a file.
 func planOfFlags(cfg *Config) (*plan, error) {
 	server, serverErr := cfg.TLS.load(cfg.Log)
-	client, clientErr := clientTLS(cfg.CAFile)
+	c := upstream.Config{CA: config.File(cfg.CAFile)}
+	for _, e := range cfg.Endpoints {
+		c.Endpoints = append(c.Endpoints, config.NamedEndpoint{Name: e.String(), Endpoint: e})
+	}
+	backend, clientErr := planBackend(defaultName, c, cfg.Log)
 	if err := errors.Join(serverErr, clientErr); err != nil {
 		return nil, err
-	}
-	backend := &backendPlan{name: defaultName, tls: client, connectTimeout: connectTimeout}
-	for _, e := range cfg.Endpoints {
-		backend.endpoints = append(backend.endpoints, config.NamedEndpoint{Name: e.String(), Endpoint: e})
 	}
 	p := &plan{
 		frontends: []frontendPlan{{name: defaultName, listen: cfg.Listen, tls: server}},
@@ -98,7 +96,7 @@ func planOfFile(file *config.Config, log *slog.Logger) (*plan, error) {
 		p.frontends = append(p.frontends, f)
 	}
 	for _, name := range slices.Sorted(maps.Keys(file.Backends)) {
-		b, err := planBackend(name, file.Backends[name], log)
+		b, err := planBackend(name, upstream.Config{Backend: file.Backends[name]}, log)
 		errs = append(errs, err)
 		p.backends[name] = b
 	}
@@ -127,23 +125,13 @@ func planFrontend(f *config.Frontend, log *slog.Logger) (frontendPlan, error) {
 	return p, err
 }
 
-func planBackend(name string, b config.Backend, log *slog.Logger) (*backendPlan, error) {
-	p := &backendPlan{
-		name: name, endpoints: slices.Clone(b.Endpoints), connectTimeout: time.Duration(b.ConnectTimeout),
-		authority: b.Authority, balance: b.Balance,
-	}
-	if p.connectTimeout == 0 {
-		p.connectTimeout = connectTimeout
-	}
-	t := b.TLS
-	if t == nil {
-		t = &config.BackendTLS{}
-	}
+func planBackend(name string, c upstream.Config, log *slog.Logger) (*backendPlan, error) {
+	p := &backendPlan{Config: c, endpoints: slices.Clone(c.Endpoints)}
 	for i := range p.endpoints {
-		p.endpoints[i].TLS = p.endpoints[i].TLS || b.TLS != nil
+		p.endpoints[i].TLS = p.endpoints[i].TLS || c.TLS != nil
 	}
 	var err error
-	if p.tls, err = backendTLS(t, log); err != nil {
+	if p.tls, err = c.ClientTLS(log); err != nil {
 		err = fmt.Errorf("backend %q: %w", name, err)
 	}
 

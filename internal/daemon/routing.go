@@ -4,7 +4,6 @@
 package daemon
 
 import (
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -128,24 +127,3 @@ func change(c *relay.Call, h *config.RequestHeaders) {
 		c.AddHeader(name, value)
 	}
 }
-
-// leastRequest is a relay.PickFunc: of two endpoints by chance, the one with fewer calls in flight.
-// That is nearly as even as the least of all, and no herd runs to one that has just come.
-func leastRequest(_ *relay.Call, candidates []*relay.Endpoint) *relay.Endpoint {
-	n := len(candidates)
-	if n == 1 {
-		return candidates[0]
-	}
-	i := rand.IntN(n)
-	j := rand.IntN(n - 1)
-	if j >= i {
-		j++
-	}
-	if candidates[j].InFlight() < candidates[i].InFlight() {
-		return candidates[j]
-	}
-
-	return candidates[i]
-}
-
-var _ relay.PickFunc = leastRequest

@@ -1,7 +1,11 @@
 // SPDX-FileCopyrightText: The Manifold Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package daemon
+// Package tlsfiles is certificates, keys and authorities in PEM files, for listeners and towards
+// endpoints. Files of pairs are looked at again at handshakes, at most once a second, so that
+// what renews them need not tell anyone; one that cannot be loaded then is logged, and the one
+// before stays in use.
+package tlsfiles
 
 import (
 	"crypto/tls"
@@ -14,9 +18,9 @@ import (
 	"github.com/manifold-grpc/manifold/internal/config"
 )
 
-// certificates are pairs of files, loaded again when they change. Handshakes look
-// at the files, at most one each interval; nothing watches them meanwhile.
-type certificates struct {
+// Pairs are certificates with their keys, in files, loaded again when they change. Handshakes look
+// at the files, at most one each interval; nothing watches them meanwhile. Safe for concurrent use.
+type Pairs struct {
 	files    []config.Certificate
 	interval time.Duration
 	log      *slog.Logger
@@ -37,10 +41,10 @@ type stamp struct {
 // certificateInterval is how old the knowledge of a file may be.
 const certificateInterval = time.Second
 
-// loadCertificates loads all pairs; one that cannot be is an error now, and later only a line in log,
+// LoadPairs loads all pairs; one that cannot be is an error now, and later only a line in log,
 // while the last good one stays in use.
-func loadCertificates(files []config.Certificate, log *slog.Logger) (*certificates, error) {
-	c := &certificates{files: files, interval: certificateInterval, log: log, checked: time.Now()}
+func LoadPairs(files []config.Certificate, log *slog.Logger) (*Pairs, error) {
+	c := &Pairs{files: files, interval: certificateInterval, log: log, checked: time.Now()}
 	for _, f := range files {
 		now := stampOf(f)
 		pair, err := loadPair(f)
@@ -82,8 +86,8 @@ func stampOf(f config.Certificate) stamp {
 	return stamp{cert.ModTime(), key.ModTime(), cert.Size(), key.Size()}
 }
 
-// current returns the pairs, after a look at the files if it is time.
-func (c *certificates) current() []*tls.Certificate {
+// Current returns the pairs, after a look at the files if it is time.
+func (c *Pairs) Current() []*tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if time.Since(c.checked) < c.interval {
@@ -101,7 +105,7 @@ func (c *certificates) current() []*tls.Certificate {
 }
 
 // reload loads a pair. The list is replaced, as handshakes read the one before. mu is held.
-func (c *certificates) reload(i int) {
+func (c *Pairs) reload(i int) {
 	pair, err := loadPair(c.files[i])
 	if err != nil {
 		c.log.Warn("certificate changed and cannot be loaded, the one before stays in use", "error", err)
@@ -113,9 +117,9 @@ func (c *certificates) reload(i int) {
 	c.log.Info("certificate loaded", "file", string(c.files[i].Cert), "not_after", pair.Leaf.NotAfter)
 }
 
-// forClient is tls.Config's GetCertificate: the first pair that suits the client, else the first.
-func (c *certificates) forClient(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	pairs := c.current()
+// ForClient is tls.Config's GetCertificate: the first pair that suits the client, else the first.
+func (c *Pairs) ForClient(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	pairs := c.Current()
 	for _, p := range pairs {
 		if hello.SupportsCertificate(p) == nil {
 			return p, nil
@@ -125,7 +129,7 @@ func (c *certificates) forClient(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	return pairs[0], nil
 }
 
-// forServer is tls.Config's GetClientCertificate.
-func (c *certificates) forServer(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	return c.current()[0], nil
+// ForServer is tls.Config's GetClientCertificate.
+func (c *Pairs) ForServer(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return c.Current()[0], nil
 }

@@ -1,15 +1,13 @@
 // SPDX-FileCopyrightText: The Manifold Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package daemon
+package tlsfiles
 
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
+	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,14 +38,14 @@ func files(dir, name string) config.Certificate {
 }
 
 // shown returns the certificate that a client is shown for a name.
-func shown(t *testing.T, c *certificates, name string) []byte {
+func shown(t *testing.T, c *Pairs, name string) []byte {
 	t.Helper()
 
 	client, server := net.Pipe()
 	done := make(chan struct{})
 	go func() { // ends with the handshake
 		defer close(done)
-		_ = tls.Server(server, &tls.Config{GetCertificate: c.forClient}).Handshake() // the client tells
+		_ = tls.Server(server, &tls.Config{GetCertificate: c.ForClient}).Handshake() // the client tells
 	}()
 	conn := tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true})
 	if err := conn.Handshake(); err != nil {
@@ -64,8 +62,9 @@ func TestCertificates(t *testing.T) {
 	a, b, renewed := authority.Issue(t, "a.example.com"), authority.Issue(t, "*.b.example.com"), authority.Issue(t, "renewed", "a.example.com")
 	dir := t.TempDir()
 	copyPair(t, authority.Issue(t, "old"), files(dir, "a"))
-	var log logBuffer
-	c, err := loadCertificates([]config.Certificate{files(dir, "a"), {Cert: config.File(b.CertFile), Key: config.File(b.KeyFile)}}, log.logger())
+	var text bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&text, nil))
+	c, err := LoadPairs([]config.Certificate{files(dir, "a"), {Cert: config.File(b.CertFile), Key: config.File(b.KeyFile)}}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,36 +89,14 @@ func TestCertificates(t *testing.T) {
 			t.Error("with garbage in the file, not the certificate before")
 		}
 	}
-	if n := strings.Count(log.String(), "cannot be loaded"); n != 1 {
-		t.Errorf("garbage is told of %d times:\n%s", n, log.String())
+	if n := strings.Count(text.String(), "cannot be loaded"); n != 1 {
+		t.Errorf("garbage is told of %d times:\n%s", n, text.String())
 	}
 	copyPair(t, renewed, files(dir, "a"))
 	if !bytes.Equal(shown(t, c, "a.example.com"), renewed.Leaf.Raw) {
 		t.Error("after the garbage, not the renewed certificate")
 	}
-	if own, err := c.forServer(nil); err != nil || !bytes.Equal(own.Leaf.Raw, renewed.Leaf.Raw) {
+	if own, err := c.ForServer(nil); err != nil || !bytes.Equal(own.Leaf.Raw, renewed.Leaf.Raw) {
 		t.Errorf("towards servers not the first certificate, %v", err)
-	}
-}
-
-// What an authority signs is no way to put a field into the header.
-func TestIdentity(t *testing.T) {
-	uri, err := url.Parse("spiffe://example.com/\"a\\")
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf := &x509.Certificate{
-		Subject:  pkix.Name{CommonName: "x\";Hash=0\né"},
-		URIs:     []*url.URL{uri},
-		DNSNames: []string{"a.example.com", "b\",c"},
-	}
-	got := identityOf(leaf)
-	_, got, _ = strings.Cut(got, ";")
-	want := `Subject="CN=x\\\"\\;Hash=0??";URI="spiffe://example.com/%22a%5C";DNS="a.example.com";DNS="b\",c"`
-	if got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	if got := identity(nil) + identity(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}); got != "" {
-		t.Errorf("identity of a client that is not verified = %q", got)
 	}
 }
