@@ -74,6 +74,7 @@ type Conn struct {
 	dataSent int // DATA and HEADERS frames since abuse last looked, long ones for several
 	enc      *hpack.Encoder
 	ready    readyList
+	slivers  sliverCount
 	send     flow.SendWindow
 	recv     flow.RecvWindow // granted on receipt
 	peer     peerSettings

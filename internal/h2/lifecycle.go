@@ -170,6 +170,7 @@ func (c *Conn) Tick(now time.Time) {
 	if !c.closed {
 		c.tickDrain(&b, now)
 		c.tickKeepalive(&b, now)
+		c.releaseSlivers(&b)
 	}
 	c.mu.Unlock()
 	b.Flush()

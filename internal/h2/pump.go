@@ -26,15 +26,6 @@ func (r *readyList) push(s *Stream) {
 	r.last = s
 }
 
-// pop takes the first stream, or nil.
-func (r *readyList) pop() *Stream {
-	s := r.first
-	if s != nil {
-		r.remove(s)
-	}
-	return s
-}
-
 // remove takes s out, if it is in.
 func (r *readyList) remove(s *Stream) {
 	l := s.ready
@@ -65,19 +56,20 @@ func (c *Conn) makeReady(s *Stream) {
 // turn, while the connection's window and the high-water mark allow. mu is held.
 func (c *Conn) pump(b *Batch) {
 	for c.send.Available() > 0 && len(c.out) < c.cfg.HighWater && !c.closed {
-		s := c.ready.pop()
-		if s == nil {
+		s := c.ready.first
+		if s == nil || c.holdsBack(&c.send, s.queue.n) {
 			return
 		}
+		c.ready.remove(s)
 		c.pumpStream(b, s)
 	}
 }
 
 // pumpStream sends one frame of what s has queued. mu is held.
 func (c *Conn) pumpStream(b *Batch, s *Stream) {
-	limit := min(c.room(s), dataFrameLen)
+	limit := min(c.portion(s, s.queue.n), dataFrameLen)
 	if limit == 0 {
-		return // a SETTINGS frame took the window back; WINDOW_UPDATE gives the next turn
+		return // held back, or a SETTINGS frame took the window back; WINDOW_UPDATE gives the next turn
 	}
 	p := s.queue.front(limit)
 	n := len(p)

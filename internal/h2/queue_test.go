@@ -79,8 +79,11 @@ func TestReadyList(t *testing.T) {
 			if len(model) > 0 {
 				want, model = model[0], model[1:]
 			}
-			if got := l.pop(); got != want {
-				t.Fatal("pop took another stream than the first")
+			if l.first != want {
+				t.Fatal("another stream than the first has its turn")
+			}
+			if want != nil {
+				l.remove(want)
 			}
 		case s.ready.in:
 			l.remove(s)

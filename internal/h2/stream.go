@@ -86,7 +86,7 @@ func (s *Stream) Send(b *Batch, p []byte, end bool) (passed int, err error) {
 		return 0, nil
 	}
 	if s.queue.n == 0 && len(c.out) < c.cfg.HighWater {
-		passed = min(len(p), c.room(s))
+		passed = c.portion(s, len(p))
 	}
 	rest := p[passed:]
 	if passed > 0 || len(p) == 0 && end {
@@ -102,6 +102,7 @@ func (s *Stream) Send(b *Batch, p []byte, end bool) (passed int, err error) {
 		s.queued = true
 		s.endQueued = end
 		c.makeReady(s)
+		c.pump(b) // in vain as a rule: what is held back must not wait in the ready list
 	case end:
 		c.endSend(b, s)
 	}

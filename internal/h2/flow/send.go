@@ -16,12 +16,15 @@ import "github.com/manifold-grpc/manifold/internal/h2/frame"
 // goes below zero when the peer lowers SETTINGS_INITIAL_WINDOW_SIZE under what
 // is on its way. The zero value lets nothing out.
 type SendWindow struct {
-	n int64 // -MaxWindow to MaxWindow
+	n   int64 // -MaxWindow to MaxWindow
+	top int64 // the largest that it was, as far as SETTINGS left it so
 }
 
 // NewSendWindow returns a window of n octets, at most frame.MaxWindow: the peer's
 // SETTINGS_INITIAL_WINDOW_SIZE, or frame.InitialWindow for the connection.
-func NewSendWindow(n uint32) SendWindow { return SendWindow{int64(n)} }
+func NewSendWindow(n uint32) SendWindow {
+	return SendWindow{n: int64(n), top: int64(n)}
+}
 
 // Available returns how many octets may be sent now, 0 if none.
 func (w *SendWindow) Available() uint32 { return uint32(max(w.n, 0)) }
@@ -43,8 +46,13 @@ func (w *SendWindow) Add(id, n uint32) *frame.Error {
 			Detail: "WINDOW_UPDATE takes the window above 2147483647 octets"}
 	}
 	w.n += int64(n)
+	w.top = max(w.top, w.n)
 	return nil
 }
+
+// MostlyOut reports whether more than half of the window, at its largest, was used and not
+// granted again: the receiver can be expected to grant it soon, however it does that.
+func (w *SendWindow) MostlyOut() bool { return 2*w.n < w.top }
 
 // Adjust obeys a change of SETTINGS_INITIAL_WINDOW_SIZE by delta octets, for the
 // window of every stream and not for that of the connection. A window above
@@ -55,5 +63,6 @@ func (w *SendWindow) Adjust(delta int64) *frame.Error {
 			Detail: "SETTINGS_INITIAL_WINDOW_SIZE takes a stream's window above 2147483647 octets"}
 	}
 	w.n += delta
+	w.top = max(w.top+delta, w.n, 0)
 	return nil
 }
