@@ -38,7 +38,8 @@ type Call struct {
 	timeout time.Duration // grpc-timeout; 0: none
 
 	down h2.Stream
-	link link // guarded by the list's mu
+	link link     // guarded by the list's mu
+	fan  *fanCall // of a call to many targets; nil until it starts, else set for good
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -75,8 +76,9 @@ type Call struct {
 // An attempt is one stream to an upstream on behalf of a call.
 type attempt struct {
 	h2.Stream
-	call *Call
-	skip int // octets of its queue that the client was granted before; guarded by call.mu
+	call   *Call
+	target *fanTarget // of a fanned-out call; else nil
+	skip   int        // octets of its queue that the client was granted before; guarded by call.mu
 }
 
 // stage is how far a call is.
@@ -93,6 +95,8 @@ const (
 type decision struct {
 	made    bool
 	backend *Backend
+	fan     *FanOut
+	targets []Target // of fan
 	status  *status.Status
 	reason  string
 }
@@ -251,6 +255,10 @@ func (c *Call) actLate() {
 
 // act carries out the decision. mu is held.
 func (c *Call) act(b *h2.Batch) {
+	if c.decision.fan != nil {
+		c.startFan(b)
+		return
+	}
 	if c.decision.backend == nil {
 		c.fail(b, c.decision.status, c.decision.reason)
 		return
@@ -268,6 +276,9 @@ func (c *Call) stats() CallStats {
 	}
 	if c.ep != nil {
 		s.Endpoint = c.ep.addr
+	}
+	if c.fan != nil {
+		s.Targets, s.Attempts = c.fan.stats()
 	}
 	return s
 }

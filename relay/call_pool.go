@@ -20,9 +20,16 @@ const callStreams = 2
 func (c *Call) letGo() {
 	c.mu.Lock()
 	c.released++
-	reuse := c.released == callStreams && c.mayReuse && c.attempts == 1 && c.stage == stageDone
+	streams, fan := callStreams, c.fan
+	if fan != nil {
+		streams = 1 + fan.opened
+	}
+	reuse := c.released == streams && c.mayReuse && (c.attempts == 1 || fan != nil) && c.stage == stageDone
 	c.mu.Unlock()
 	if reuse {
+		if fan != nil {
+			fan.recycle()
+		}
 		*c = Call{}
 		callPool.Put(c)
 	}

@@ -27,6 +27,9 @@ func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
 		return len(p)
 	}
 	c.reqEnd = c.reqEnd || end
+	if c.fan != nil {
+		return c.fan.requestData(b, p, end)
+	}
 	if c.stage != stageOpen {
 		c.replay.keep(p) // the client's window bounds it
 		c.unpassed += len(p)
@@ -170,6 +173,10 @@ func (c *Call) dropUpstream(b *h2.Batch, code frame.Code) {
 	case stageWaiting:
 		c.ep.forget(c)
 	case stageOpen:
+		if c.fan != nil {
+			c.fan.cancelAll(b)
+			return
+		}
 		c.up.Reset(b, code)
 	}
 }

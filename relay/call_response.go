@@ -114,6 +114,9 @@ func (c *Call) fail(b *h2.Batch, st *status.Status, reason string) {
 	if c.pushback {
 		fields = append(fields, hpack.Field{Name: "grpc-retry-pushback-ms", Value: pushbackMillis})
 	}
+	if c.fan != nil {
+		fields = c.fan.trailers(fields)
+	}
 	c.down.SendHeaders(b, fields, true)
 	c.down.StopReceiving(b)
 	c.finish(st.Code(), reason)
@@ -143,6 +146,9 @@ func (c *Call) finish(code codes.Code, reason string) {
 	if c.ep != nil {
 		c.leave(opened, code, reason)
 	}
+	if c.fan != nil {
+		c.fan.close()
+	}
 	if h := c.srv.Hooks.CallEnded; h != nil {
 		h(c, stats)
 	}
@@ -155,20 +161,25 @@ func (c *Call) upstreamEnd(b *h2.Batch, e h2.End) {
 		c.reroute(b)
 		return
 	}
+	code, reason, msg := c.describeEnd(e, c.responded)
+	c.abort(b, code, reason, msg)
+}
+
+// describeEnd says what the early end of an upstream's stream means. mu is held.
+func (c *Call) describeEnd(e h2.End, responded bool) (code codes.Code, reason, msg string) {
 	var ferr *frame.Error
 	switch {
-	case e.Err == nil && e.Code == frame.NoError && c.responded:
-		c.abort(b, codes.Internal, ReasonUpstreamReset, "stream was reset with NO_ERROR before its status")
+	case e.Err == nil && e.Code == frame.NoError && responded:
+		return codes.Internal, ReasonUpstreamReset, "stream was reset with NO_ERROR before its status"
 	case e.Err == nil && e.Code == frame.Cancel && c.atDeadline():
 		// The upstream's clock was faster: servers reset a call at its deadline.
-		c.abort(b, codes.DeadlineExceeded, ReasonDeadline, "deadline exceeded")
+		return codes.DeadlineExceeded, ReasonDeadline, "deadline exceeded"
 	case e.Err == nil:
-		c.abort(b, codeOfReset(e.Code), ReasonUpstreamReset, "stream was reset with "+e.Code.String())
+		return codeOfReset(e.Code), ReasonUpstreamReset, "stream was reset with " + e.Code.String()
 	case asError(e.Err, &ferr) && !ferr.Connection():
-		c.abort(b, codes.Internal, ReasonUpstreamProtocol, ferr.Error())
-	default:
-		c.abort(b, codes.Unavailable, ReasonUpstreamLost, "connection lost: "+e.Err.Error())
+		return codes.Internal, ReasonUpstreamProtocol, ferr.Error()
 	}
+	return codes.Unavailable, ReasonUpstreamLost, "connection lost: " + e.Err.Error()
 }
 
 // atDeadline reports whether the caller's time is up, give or take a fiftieth.

@@ -100,6 +100,9 @@ func (d *downConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 		return
 	}
 	c.mu.Lock()
+	if c.fan != nil {
+		c.fan.clientCredit(b, n)
+	}
 	up := c.up
 	c.mu.Unlock()
 	if up != nil {
@@ -224,7 +227,7 @@ func (c *Call) armDeadline() {
 func (c *Call) expire() {
 	var b h2.Batch
 	c.mu.Lock()
-	if c.stage != stageDone {
+	if c.stage != stageDone && (c.fan == nil || c.fan.atDeadline(&b)) {
 		c.dropUpstream(&b, frame.Cancel)
 		c.fail(&b, failure(codes.DeadlineExceeded, ReasonDeadline, "deadline exceeded"), ReasonDeadline)
 	}

@@ -60,4 +60,6 @@ type CallStats struct {
 	// Messages and octets (message prefixes included) of either direction.
 	RequestMessages, RequestBytes   int64
 	ResponseMessages, ResponseBytes int64
+	// Targets is what became of each target of a fanned-out call, in their order; nil for any other.
+	Targets []TargetStats
 }

@@ -43,6 +43,13 @@ const (
 	ReasonCanceled          = "CANCELED"
 	ReasonBufferBudget      = "BUFFER_BUDGET"
 	ReasonMemory            = "MEMORY_PRESSURE"
+	ReasonFanOut            = "FAN_OUT_FAILED"
+	ReasonFanLimit          = "FAN_OUT_LIMIT"
+	ReasonSlowTarget        = "SLOW_TARGET"
+	ReasonStalled           = "STALLED_TARGET"
+	ReasonTargetTimeout     = "TARGET_TIMEOUT"
+	ReasonEncoding          = "UPSTREAM_ENCODING"
+	ReasonHook              = "ANNOTATION_FAILED"
 	ReasonUnknownCompletion = "UNKNOWN"
 )
 

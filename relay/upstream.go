@@ -48,6 +48,10 @@ func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
 	if !u.served.Load() {
 		u.served.Store(true)
 	}
+	if a := s.Owner.(*attempt); a.target != nil {
+		a.target.headers(a, b, head)
+		return
+	}
 	c := current(s)
 	if c == nil {
 		return
@@ -65,6 +69,9 @@ func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
 
 // Data takes octets of a response.
 func (u *upConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
+	if a := s.Owner.(*attempt); a.target != nil {
+		return a.target.data(a, b, p, end)
+	}
 	c := current(s)
 	if c == nil {
 		return len(p)
@@ -75,6 +82,10 @@ func (u *upConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
 
 // End is told when the upstream resets a stream, or its connection is lost.
 func (u *upConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
+	if a := s.Owner.(*attempt); a.target != nil {
+		a.target.lost(a, b, e)
+		return
+	}
 	if c := current(s); c != nil {
 		defer c.mu.Unlock()
 		c.upstreamEnd(b, e)
@@ -84,6 +95,10 @@ func (u *upConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
 // Credit is told when request octets left that the upstream had no room for.
 func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 	a := s.Owner.(*attempt)
+	if a.target != nil {
+		a.target.credit(a, b, n)
+		return
+	}
 	a.call.mu.Lock()
 	skip := min(a.skip, n)
 	a.skip -= skip

@@ -67,7 +67,7 @@ var layers = []layer{
 	{dir: "fanout/...", allow: []string{"./fanout/fanoutpb", grpcCodes, grpcMetadata, grpcStatus, rpcProtos, protobuf}},
 	{
 		dir:   "relay/...",
-		allow: []string{"./relay/...", "./internal/h2/...", "./internal/memnet", "./internal/tlsconn", grpcCodes, grpcStatus, rpcProtos, protobuf},
+		allow: []string{"./relay/...", "./fanout", "./fanout/fanoutpb", "./internal/h2/...", "./internal/memnet", "./internal/tlsconn", grpcCodes, grpcMetadata, grpcStatus, rpcProtos, protobuf},
 		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/rawpeer", "./internal/sample/...", goleak, grpc, hpack, http2},
 	},
 	{

@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
+)
+
+// requestData moves octets of the request to all targets. It returns how many more the client may send.
+func (f *fanCall) requestData(b *h2.Batch, p []byte, end bool) int {
+	c := f.c
+	switch {
+	case f.unopened > 0:
+		c.replay.keep(p) // the targets without a stream need it; the grants bound it
+	case len(c.replay.p) > maxReplay:
+		c.replay.over = true
+		c.replay.drop()
+	default:
+		c.replay.keepSome(p, int(c.reqCount.left))
+	}
+	for i := range f.targets {
+		if t := &f.targets[i]; t.stage == targetOpen {
+			t.send(b, p, end)
+		}
+		if !f.running() {
+			return len(p)
+		}
+	}
+	return f.grant(b)
+}
+
+// send sends octets of the request to the target.
+func (t *fanTarget) send(b *h2.Batch, p []byte, end bool) {
+	passed, err := t.up.Send(b, p, end)
+	t.sent += int64(passed)
+	waiting := t.f.c.reqCount.bytes - t.sent
+	limit := t.f.queueLimit()
+	switch {
+	case err != nil:
+		t.fail(b, phaseSend, codes.ResourceExhausted, ReasonBufferBudget, "requests that wait exceed the memory for slow endpoints")
+	case waiting <= limit:
+	case t.f.cfg.Limits.DropSlow:
+		t.fail(b, phaseSend, codes.ResourceExhausted, ReasonSlowTarget,
+			fmt.Sprintf("%d bytes of the request wait for this target, at most %d may (QueuedBytes)", waiting, limit))
+	case t.stalled.IsZero():
+		now := time.Now()
+		t.stalled = now
+		t.f.arm(now)
+	}
+}
+
+func (f *fanCall) queueLimit() int64 { return int64(or(f.cfg.Limits.QueuedBytes, defaultQueuedBytes)) }
+
+// grant returns how many octets the client may send in addition: as many as the slowest target allows,
+// whose queue may be full but for what is on its way.
+func (f *fanCall) grant(b *h2.Batch) int {
+	upTo := f.c.reqCount.bytes
+	if f.granted == upTo {
+		return 0
+	}
+	limit := f.queueLimit()
+	for i := range f.targets {
+		t := &f.targets[i]
+		switch t.stage {
+		case targetOpen:
+			upTo = min(upTo, t.sent+limit)
+		case targetIdle, targetQueued:
+			upTo = min(upTo, limit)
+		}
+	}
+	more := upTo - f.granted
+	if more <= 0 {
+		return 0
+	}
+	f.granted = upTo
+	return int(more)
+}
+
+// grantNow tells the client of what grant finds.
+func (f *fanCall) grantNow(b *h2.Batch) {
+	if more := f.grant(b); more > 0 {
+		f.c.down.Consumed(b, more)
+	}
+}
+
+// credit is told that request octets left for which the target had no room.
+func (t *fanTarget) credit(a *attempt, b *h2.Batch, n int) {
+	c := a.call
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !t.current(a) {
+		return
+	}
+	limit := t.f.queueLimit()
+	slowest := t.sent+limit <= t.f.granted
+	t.sent += int64(n)
+	if !t.stalled.IsZero() {
+		t.stalled = time.Now()
+		if c.reqCount.bytes-t.sent <= limit {
+			t.stalled = time.Time{}
+		}
+	}
+	if slowest {
+		t.f.grantNow(b)
+	}
+}
