@@ -4,9 +4,13 @@
 package relay
 
 import (
+	"strconv"
+	"time"
+
 	"google.golang.org/grpc/codes"
 
 	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
 
 // AttemptStats is what became of one attempt of a call.
@@ -55,4 +59,77 @@ func (c *Call) attemptEnded(opened bool, code codes.Code, reason string) {
 		h(c, AttemptStats{Endpoint: c.ep, Opened: opened, Code: code, Reason: reason})
 	}
 	c.ep = nil
+}
+
+// A FailedAttempt is what [Backend.Retry] decides by.
+type FailedAttempt struct {
+	AttemptStats
+	// Retries is how often the call was tried again by Retry's word.
+	Retries int
+	// Pushback is what the upstream says of when to try again (gRFC A6, grpc-retry-pushback-ms):
+	// 0 nothing, negative not at all.
+	Pushback time.Duration
+}
+
+// retry has the call tried again after an attempt that failed, if the backend's policy has it so. mu is held.
+func (c *Call) retry(b *h2.Batch, code codes.Code, reason, pushback string) bool {
+	if c.stage != stageOpen || c.responded || c.replay.over || c.ep == nil {
+		return false
+	}
+	decide := c.decision.backend.Retry
+	if decide == nil {
+		return false
+	}
+	pause, again := decide(c, FailedAttempt{
+		AttemptStats: AttemptStats{Endpoint: c.ep, Opened: true, Code: code, Reason: reason},
+		Retries:      c.retries, Pushback: parsePushback(pushback),
+	})
+	if !again || c.timeout > 0 && time.Since(c.start)+pause >= c.timeout {
+		return false
+	}
+	c.up.Reset(b, frame.Cancel) // if it has not ended
+	c.leave(true, code, reason)
+	c.retries++
+	c.mayReuse = false // a timer may come late
+	if pause <= 0 {
+		c.stage = stageRouting
+		c.connect(b)
+		return true
+	}
+	c.stage = stagePausing
+	c.pausing = time.AfterFunc(pause, c.resume)
+	return true
+}
+
+// resume makes the next attempt after a pause.
+func (c *Call) resume() {
+	var b h2.Batch
+	c.mu.Lock()
+	if c.stage == stagePausing {
+		c.stage = stageRouting
+		c.connect(&b)
+	}
+	c.mu.Unlock()
+	b.Flush()
+}
+
+// parsePushback reads grpc-retry-pushback-ms. What cannot be read means not at all, as gRFC A6 has it.
+func parsePushback(s string) time.Duration {
+	if s == "" {
+		return 0
+	}
+	ms, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || ms < 0 {
+		return -1
+	}
+	return max(time.Duration(ms)*time.Millisecond, 1)
+}
+
+// previousAttempts is the header that tells an upstream how often a call was tried before (gRFC A6).
+const previousAttempts = "grpc-previous-rpc-attempts"
+
+// countAttempts adds the call's retries to what a caller that retries itself says. mu is held.
+func (c *Call) countAttempts(text string) string {
+	n, _ := strconv.Atoi(text) // nonsense counts as none
+	return strconv.Itoa(max(n, 0) + c.retries)
 }

@@ -6,6 +6,7 @@ package relay
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // A Backend is a set of endpoints of which any can serve a call. Its fields must not change once
@@ -26,6 +27,12 @@ type Backend struct {
 	// from many goroutines at once, must not block, and may use only the getters of the call.
 	Choose func(c *Call) (*Endpoint, error)
 
+	// Retry decides whether a call is tried again after an attempt that failed before anything of its response
+	// was passed on, and after what pause. It is asked only if all of the request so far is kept: up to 32 KiB.
+	// It is called as AttemptEnded is, and before. nil: nothing is tried again but what the upstream
+	// provably did nothing about, which needs no policy (gRFC A6, "Transparent Retries").
+	Retry func(c *Call, a FailedAttempt) (pause time.Duration, again bool)
+
 	// AttemptEnded is told of the end of each attempt, one for each endpoint that was chosen; it comes before
 	// the next choice for the same call. It is called with locks of the relay held: it must neither
 	// block nor call the relay, save for the getters of the call. nil: nobody.
@@ -35,7 +42,7 @@ type Backend struct {
 }
 
 // A PickFunc chooses one of a backend's endpoints for a call, or nil if none will do. candidates are
-// those that are ready or, if none is, those that are being connected; it has at least one element and
+// those that are ready or, if none is, those that are being connected or else silent; it has at least one element and
 // must not be kept or changed. It may be called from many goroutines at once, must not block, and may use
 // only the getters of the call.
 type PickFunc func(c *Call, candidates []*Endpoint) *Endpoint
@@ -48,7 +55,7 @@ func (b *Backend) pick(c *Call) (*Endpoint, error) {
 	if b.Pick == nil {
 		return b.roundRobin()
 	}
-	for _, want := range [...]State{Ready, Connecting} {
+	for _, want := range [...]State{Ready, Connecting, Silent} {
 		var array [16]*Endpoint
 		candidates := array[:0]
 		for _, e := range b.Endpoints {
@@ -67,7 +74,7 @@ func (b *Backend) pick(c *Call) (*Endpoint, error) {
 	return nil, b.unavailable()
 }
 
-// roundRobin takes the next ready endpoint in turn, or the next that is being connected.
+// roundRobin takes the next ready endpoint in turn, or the next that is being connected or silent.
 func (b *Backend) roundRobin() (*Endpoint, error) {
 	n := uint64(len(b.Endpoints))
 	if n == 0 {
@@ -80,7 +87,7 @@ func (b *Backend) roundRobin() (*Endpoint, error) {
 		switch e.State() {
 		case Ready:
 			return e, nil
-		case Connecting:
+		case Connecting, Silent:
 			if second == nil {
 				second = e
 			}

@@ -57,6 +57,8 @@ type Call struct {
 	code      codes.Code
 	reason    string
 	maxMsg    uint32
+	retries   int         // attempts that Backend.Retry asked for
+	pausing   *time.Timer // of stagePausing
 	deadline  *time.Timer
 	cancel    context.CancelFunc // of Context; nil while nobody asked
 	ctx       context.Context
@@ -87,6 +89,7 @@ type stage uint8
 const (
 	stageRouting stage = iota // Route has not decided
 	stageWaiting              // in an endpoint's queue
+	stagePausing              // until the next attempt
 	stageOpen                 // joined to an upstream's stream
 	stageDone                 // over; what was sent may still be on its way
 )

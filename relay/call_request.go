@@ -134,7 +134,7 @@ func (c *Call) sendKept(b *h2.Batch) {
 
 // upstreamFields appends the request's fields as they are sent to uc. mu is held.
 func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn) []hpack.Field {
-	authority := false
+	authority, counted := false, c.retries == 0
 	for _, f := range c.req {
 		switch f.Name {
 		case ":scheme":
@@ -144,6 +144,10 @@ func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn) []hpack.Field {
 			f.Value = or(uc.ep.cfg.Authority, f.Value)
 		case "grpc-timeout":
 			f.Value = c.timeLeft(f.Value)
+		case previousAttempts:
+			if c.retries > 0 {
+				f.Value, counted = c.countAttempts(f.Value), true
+			}
 		}
 		if !authority && len(f.Name) > 0 && f.Name[0] != ':' {
 			authority = true
@@ -152,6 +156,9 @@ func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn) []hpack.Field {
 			}
 		}
 		dst = append(dst, f)
+	}
+	if !counted {
+		dst = append(dst, hpack.Field{Name: previousAttempts, Value: c.countAttempts("")})
 	}
 	dst = append(dst, hpack.Field{Name: "te", Value: "trailers"})
 	return c.srv.forwardFields(dst, c)

@@ -30,6 +30,12 @@ func (c *Call) response(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
 		c.abort(b, codes.Unknown, ReasonUpstreamNotGRPC, fmt.Sprintf("upstream answered with content-type %q, expected application/grpc", contentType))
 		return
 	}
+	if head.EndStream {
+		code := codeOf(find(head.Fields, "grpc-status"))
+		if code != codes.OK && c.retry(b, code, "", find(head.Fields, "grpc-retry-pushback-ms")) {
+			return
+		}
+	}
 	c.responded = true
 	if c.srv.Hooks.FirstResponse {
 		c.answered = time.Since(c.start)
@@ -86,6 +92,9 @@ func codeOf(s string) codes.Code {
 
 // abort ends the call because of what the upstream did. mu is held.
 func (c *Call) abort(b *h2.Batch, code codes.Code, reason, msg string) {
+	if c.retry(b, code, reason, "") {
+		return
+	}
 	if c.up != nil {
 		c.up.Reset(b, frame.Cancel)
 	}
@@ -138,6 +147,9 @@ func (c *Call) finish(code codes.Code, reason string) {
 	c.unfollow()
 	if c.deadline != nil && !c.deadline.Stop() {
 		c.mayReuse = false // expire is about to look at it
+	}
+	if c.pausing != nil {
+		c.pausing.Stop()
 	}
 	if c.cancel != nil {
 		c.cancel()

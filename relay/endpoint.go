@@ -31,9 +31,12 @@ const (
 	Failing
 	// Closed by [Endpoint.Close] or [Endpoint.Shutdown].
 	Closed
+	// Silent: connected, and calls wait for answers, but it has not even answered a PING for a second; calls
+	// go elsewhere until it does, or the connection is given up (see KeepaliveTimeout).
+	Silent
 )
 
-var stateNames = [...]string{"connecting", "ready", "failing", "closed"}
+var stateNames = [...]string{"connecting", "ready", "failing", "closed", "silent"}
 
 func (s State) String() string { return stateNames[s] }
 
@@ -230,6 +233,8 @@ func (e *Endpoint) setState() {
 	switch {
 	case e.closed || e.retired:
 		s = Closed
+	case len(e.conns) > 0 && e.silent():
+		s = Silent
 	case len(e.conns) > 0:
 		s = Ready
 	case e.fails > 0:

@@ -22,6 +22,7 @@ type upConn struct {
 	scheme  string
 	scratch []hpack.Field // owned by the read loop
 	readyAt time.Time     // guarded by ep.mu: when SETTINGS arrived; zero: not yet
+	silent  bool          // guarded by ep.mu: a PING is not answered
 	served  atomic.Bool   // a response arrived
 	ticker  *time.Timer   // owned by tick
 }
@@ -130,7 +131,9 @@ func (u *upConn) tick() {
 		return
 	default:
 	}
-	u.h2.Tick(time.Now())
+	now := time.Now()
+	u.h2.Tick(now)
+	u.ep.listen(u, u.h2.Unanswered(now) >= silence)
 	u.ticker.Reset(tickInterval)
 }
 

@@ -176,6 +176,18 @@ func (c *Conn) Tick(now time.Time) {
 	b.Flush()
 }
 
+// Unanswered returns for how long a keepalive PING has been without any octet from the peer after it; 0 if none
+// is on its way.
+func (c *Conn) Unanswered(now time.Time) time.Duration {
+	c.mu.Lock()
+	sent := c.keepalive.sent
+	c.mu.Unlock()
+	if sent.IsZero() || !time.Unix(0, c.lastRead.Load()).Before(sent) {
+		return 0
+	}
+	return now.Sub(sent)
+}
+
 // overdue returns why the connection must end now, or nil.
 func (c *Conn) overdue(now time.Time) error {
 	lastRead := time.Unix(0, c.lastRead.Load())
