@@ -34,6 +34,8 @@ func (l Library) Start(backends []string) (addr string, stop func(), err error) 
 		build, codec = newAncestor, grpc.ForceCodecV2(ancestor.Codec())
 	case Manifold:
 		build, codec = newManifold, grpc.ForceCodecV2(manifold.Codec())
+	case Relay:
+		return startRelay(backends)
 	default:
 		return "", nil, fmt.Errorf("bench: no library %q", string(l))
 	}

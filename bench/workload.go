@@ -30,6 +30,7 @@ type Workload struct {
 	// it costs the ancestor in CPU. 0: none is promised.
 	Target float64
 
+	all  bool // also a single backend as one of many
 	call func(ctx context.Context, conn grpc.ClientConnInterface, service string, copies int) error
 }
 
@@ -48,10 +49,20 @@ func Workloads() []Workload {
 	}
 }
 
+// FanOuts returns the kinds of call to n backends at once that are measured.
+func FanOuts(n int) []Workload {
+	name := func(what string) string { return fmt.Sprintf("%s-to-%d", what, n) }
+	return []Workload{
+		{Name: name("unary-64B"), Targets: n, Concurrency: 1, all: true, call: echo(64)},
+		{Name: name("unary-64B-x32"), Targets: n, Concurrency: 32, all: true, call: echo(64)},
+		{Name: name("upload-1000x1KiB"), Targets: n, Concurrency: 1, all: true, call: upload(1000, 1<<10)},
+	}
+}
+
 // Do makes one call through a proxy and checks the answer.
 func (w Workload) Do(ctx context.Context, proxy grpc.ClientConnInterface) error {
 	service := serviceOne
-	if w.Targets > 1 {
+	if w.Targets > 1 || w.all {
 		service = serviceAll
 	}
 	if err := w.call(ctx, proxy, service, w.Targets); err != nil {
