@@ -61,7 +61,7 @@ func (s *Server) admit(nc net.Conn, addr string) (reason string) {
 	if addr != "" {
 		s.perAddr[addr]++
 	}
-	s.pending[nc] = struct{}{}
+	s.pending[nc] = true
 	s.conns.Add(1)
 	return ""
 }
@@ -101,7 +101,8 @@ func (s *Server) runConn(raw net.Conn, trusted bool) error {
 	if state != nil && state.NegotiatedProtocol == "h2" {
 		return s.serveHTTP2(raw, nc, nil, state, trusted)
 	}
-	first, isH2, err := s.sniff(nc)
+	s.awaitFirst(raw)
+	first, isH2, err := sniff(nc)
 	switch {
 	case err != nil:
 		nc.Close() //nolint:errcheck // of no use any more
@@ -113,6 +114,9 @@ func (s *Server) runConn(raw net.Conn, trusted bool) error {
 		closeUnread(nc)
 		return h2.ErrNotHTTP2
 	}
+	s.mu.Lock()
+	s.settle(raw)
+	s.mu.Unlock()
 	return s.http1.serve(&replayConn{Conn: nc, first: first})
 }
 
@@ -131,10 +135,38 @@ func (s *Server) secure(raw net.Conn) (net.Conn, *tls.ConnectionState, error) {
 	return tc, &state, nil
 }
 
+// drainGrace is what a connection that has not said what it speaks gets when the server drains: what its
+// client sent at once is on its way no longer than that.
+const drainGrace = time.Second
+
+// awaitFirst bounds the wait for a connection's first octets.
+func (s *Server) awaitFirst(raw net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.Limits.SettingsTimeout
+	if s.draining {
+		d = min(d, drainGrace)
+	}
+	raw.SetReadDeadline(time.Now().Add(d)) //nolint:errcheck // the read fails, then
+}
+
+// hurryPending bounds it anew when a drain begins, TLS handshakes included. mu is held.
+func (s *Server) hurryPending() {
+	for raw, unknown := range s.pending {
+		if unknown {
+			raw.SetReadDeadline(time.Now().Add(min(drainGrace, s.Limits.SettingsTimeout))) //nolint:errcheck // the read fails, then
+		}
+	}
+}
+
+// settle ends that bound: it is known what the connection speaks. mu is held.
+func (s *Server) settle(raw net.Conn) {
+	s.pending[raw] = false
+	raw.SetReadDeadline(time.Time{}) //nolint:errcheck // the read fails, then
+}
+
 // sniff reads as much as tells HTTP/2 with prior knowledge from anything else.
-func (s *Server) sniff(nc net.Conn) (first []byte, isH2 bool, err error) {
-	nc.SetReadDeadline(time.Now().Add(s.Limits.SettingsTimeout)) //nolint:errcheck // the read fails, then
-	defer nc.SetReadDeadline(time.Time{})                        //nolint:errcheck // likewise
+func sniff(nc net.Conn) (first []byte, isH2 bool, err error) {
 	buf := make([]byte, len(frame.ClientPreface))
 	n := 0
 	for n < len(buf) {
@@ -194,6 +226,7 @@ func (s *Server) serveHTTP2(raw, nc net.Conn, first []byte, state *tls.Connectio
 		d.h2.Preread(first)
 	}
 	s.mu.Lock()
+	s.settle(raw)
 	delete(s.pending, raw)
 	s.open[d] = struct{}{}
 	draining, closed := s.draining, s.closed

@@ -5,14 +5,15 @@ package relay_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
+	"github.com/manifold-grpc/manifold/internal/certtest"
 	"github.com/manifold-grpc/manifold/internal/memnet"
 	"github.com/manifold-grpc/manifold/internal/rawpeer"
 	"github.com/manifold-grpc/manifold/relay"
@@ -183,12 +185,61 @@ func TestServeAfterShutdown(t *testing.T) {
 	}
 }
 
-// A connection that came to nothing yet does not hold up a drain for longer than its own limit.
+// A connection that came to nothing yet does not hold up a drain, however long it might have taken otherwise.
 func TestDrainBeforePreface(t *testing.T) {
-	r := start(t, rigConfig{server: func(s *relay.Server) { s.Limits.SettingsTimeout = 50 * time.Millisecond }})
-	nc := must(net.Dial("tcp", r.addr))(t)
-	defer nc.Close()
-	check(t, r.Shutdown(within(t)))
+	cert := certtest.New(t).Issue(t, "front").Certificate
+	for _, tt := range []struct{ name, sent string }{
+		{"nothing", ""}, {"half of a preface", http2.ClientPreface[:12]}, {"a preface", http2.ClientPreface},
+		{"TLS", ""}, {"TLS, half of a hello", "\x16\x03\x01\x40\x00"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := inMemory(t, rigConfig{server: func(s *relay.Server) {
+					s.Limits.SettingsTimeout, s.Limits.HandshakeTimeout = time.Hour, time.Hour
+					if strings.HasPrefix(tt.name, "TLS") {
+						s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+					}
+				}}, nil, silent)
+				nc := must(m.front.DialContext(t.Context()))(t)
+				defer nc.Close()
+				io.WriteString(nc, tt.sent) //nolint:errcheck // the drain tells
+				synctest.Wait()
+				go io.Copy(io.Discard, nc) //nolint:errcheck // ends with the connection
+				begin := time.Now()
+				check(t, m.Shutdown(t.Context()))
+				if took := time.Since(begin); took > 3*time.Second {
+					t.Errorf("the drain took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// What was on its way when the drain began is still served, and its connection not cut by the bound for those
+// that say nothing.
+func TestDrainAtPreface(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := inMemory(t, rigConfig{}, nil, frames(func(p *rawpeer.Peer, f rawpeer.Frame) error {
+			if f.Type != http2.FrameHeaders {
+				return nil
+			}
+			time.Sleep(20 * time.Second)
+			return p.Headers(f.StreamID, true, rawpeer.TrailersOnly("0", "")...)
+		}))
+		nc := must(m.front.DialContext(t.Context()))(t)
+		defer nc.Close()
+		synctest.Wait()
+		done := make(chan error, 1)
+		go func() { done <- m.Shutdown(t.Context()) }()
+		time.Sleep(900 * time.Millisecond)
+		c := must(rawpeer.Client(nc))(t)
+		c.Patience = forever
+		check(t, c.Headers(1, true, rawpeer.Request("/a.B/C")...))
+		if f := must(c.Until(rawpeer.Is(http2.FrameHeaders, 1)))(t); f.Field("grpc-status") != "0" {
+			t.Errorf("the call ended with %v", f)
+		}
+		check(t, <-done)
+	})
 }
 
 // Closing an endpoint ends its calls with a status, moves those that wait, and

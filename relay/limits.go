@@ -42,7 +42,7 @@ type Limits struct {
 	MaxConnectionsPerAddress int
 
 	// HandshakeTimeout bounds a TLS handshake, SettingsTimeout the time to the HTTP/2
-	// preface and SETTINGS. Defaults 5 s and 10 s.
+	// preface and SETTINGS, and that for a header block. Defaults 5 s and 10 s.
 	HandshakeTimeout, SettingsTimeout time.Duration
 
 	// IdleTimeout drains a connection without streams, MaxAge (give or take a tenth) any; what is left

@@ -66,7 +66,7 @@ type Server struct {
 	// Guarded by mu.
 	listeners map[net.Listener]struct{}
 	open      map[*downConn]struct{}
-	pending   map[net.Conn]struct{} // before HTTP/2
+	pending   map[net.Conn]bool // before HTTP/2; true: what it speaks is not known yet
 	perAddr   map[string]int
 	count     int
 	draining  bool
@@ -99,7 +99,7 @@ func (s *Server) init() {
 		s.stop = make(chan struct{})
 		s.listeners = make(map[net.Listener]struct{})
 		s.open = make(map[*downConn]struct{})
-		s.pending = make(map[net.Conn]struct{})
+		s.pending = make(map[net.Conn]bool)
 		s.perAddr = make(map[string]int)
 		if s.TLS != nil {
 			s.tls = s.TLS.Clone()
@@ -191,6 +191,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for d := range s.open {
 		open = append(open, d)
 	}
+	s.hurryPending()
 	s.mu.Unlock()
 	for _, d := range open {
 		var b h2.Batch

@@ -72,7 +72,7 @@ type Config struct {
 	MinPingInterval time.Duration
 
 	// SettingsTimeout bounds the time to the peer's preface and first SETTINGS
-	// frame. Default 10 s.
+	// frame, and that from the first octet of a header block to its last. Default 10 s.
 	SettingsTimeout time.Duration
 
 	// IdleTimeout ends a connection without streams; MaxAge (give or take a tenth)

@@ -40,6 +40,7 @@ type Conn struct {
 	acked       bool // the peer knows our SETTINGS
 
 	lastRead atomic.Int64   // Unix nanoseconds of the last input
+	partial  atomic.Int64   // since when a header block or a frame's first octets are incomplete; 0: none is
 	ended    chan struct{}  // closed when Serve is about to return
 	writers  sync.WaitGroup // who writes; nobody starts once broken is set
 

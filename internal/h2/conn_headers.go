@@ -56,6 +56,7 @@ func (c *Conn) onContinuation(h frame.Header, p []byte) *frame.Error {
 		return nil
 	}
 	b.open = false
+	c.partial.Store(0)
 	data := b.data
 	b.data = nil // long blocks are rare, and idle connections many
 	return c.onBlock(b.id, b.end, data, b.self)

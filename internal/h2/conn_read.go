@@ -107,9 +107,12 @@ func (c *Conn) readPreface() error {
 
 // parse works through the complete frames in the read buffer.
 func (c *Conn) parse() *frame.Error {
+	begin := c.in.r
+	incomplete := false // what is there of the next frame must not wait for its rest for long
 	for {
 		p := c.in.bytes()
 		if len(p) < frame.HeaderLen {
+			incomplete = len(p) > 0
 			break
 		}
 		h := frame.ParseHeader(p)
@@ -119,6 +122,7 @@ func (c *Conn) parse() *frame.Error {
 		}
 		n := frame.HeaderLen + int(h.Length)
 		if len(p) < n {
+			incomplete = h.Type == frame.TypeHeaders || h.Type == frame.TypeContinuation
 			break
 		}
 		if ferr := c.frame(h, p[frame.HeaderLen:n], bad); ferr != nil {
@@ -131,9 +135,25 @@ func (c *Conn) parse() *frame.Error {
 		}
 		c.in.advance(n)
 	}
+	c.notePartial(incomplete, c.in.r > begin)
 	c.in.release()
 	c.forgetFields()
 	return nil
+}
+
+// notePartial keeps the time since which a header block, or a frame's first octets, are incomplete: a client
+// that sends them octet by octet is cut off after the settings timeout (see overdue). Each CONTINUATION frame
+// is no progress, or 32 of them would be worth as many timeouts.
+func (c *Conn) notePartial(incomplete, progress bool) {
+	since := c.partial.Load()
+	switch {
+	case !incomplete && !c.block.open:
+		if since != 0 {
+			c.partial.Store(0)
+		}
+	case since == 0 || progress && !c.block.open:
+		c.partial.Store(c.now.UnixNano())
+	}
 }
 
 // forgetFields lets go of the strings of the last header block: an idle connection holds none.

@@ -96,6 +96,8 @@ var (
 	ErrStalled = errors.New("http2: peer reads nothing")
 	// ErrSettings: no preface and SETTINGS in time.
 	ErrSettings = errors.New("http2: no preface and SETTINGS in time")
+	// ErrPartial: a header block, or the first octets of a frame, were not completed in time.
+	ErrPartial = errors.New("http2: header block not complete in time")
 	// ErrAge: the connection's age and grace are over.
 	ErrAge = errors.New("http2: connection reached its maximum age")
 	// ErrClosed: closed by this end.

@@ -198,6 +198,8 @@ func (c *Conn) overdue(now time.Time) error {
 		return nil
 	case !c.peer.ready && now.Sub(c.start) > c.cfg.SettingsTimeout:
 		return ErrSettings
+	case c.partialFor(now) > c.cfg.SettingsTimeout:
+		return ErrPartial
 	case !c.blocked.IsZero() && now.Sub(c.blocked) > c.cfg.WriteTimeout:
 		return ErrStalled
 	case !c.keepalive.sent.IsZero() && lastRead.Before(c.keepalive.sent) &&
@@ -207,6 +209,14 @@ func (c *Conn) overdue(now time.Time) error {
 		return c.drain.reason
 	}
 	return nil
+}
+
+// partialFor returns how long a header block or a frame's first octets have been incomplete.
+func (c *Conn) partialFor(now time.Time) time.Duration {
+	if since := c.partial.Load(); since != 0 {
+		return now.Sub(time.Unix(0, since))
+	}
+	return 0
 }
 
 // tickDrain starts and continues drains. mu is held.
