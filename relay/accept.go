@@ -19,61 +19,90 @@ import (
 
 // accept takes a client's connection, or turns it away.
 func (s *Server) accept(nc net.Conn) {
-	addr, trusted := s.client(nc)
-	if reason := s.admit(nc, addr); reason != "" {
-		if h := s.Hooks.ConnRejected; h != nil {
-			h(nc.RemoteAddr(), reason)
-		}
-		nc.Close() //nolint:errcheck // not wanted
+	x := &incoming{Conn: nc, set: s.settings.Load()}
+	if x.set.Preamble == nil {
+		x.from(nc.RemoteAddr())
+	}
+	if reason := s.admit(x); reason != "" {
+		s.turnAway(x, reason)
 		return
 	}
-	go s.serveConn(nc, addr, trusted) // ends with the connection; Close closes it
+	go s.serveConn(x) // ends with the connection; Close closes it
 }
 
-// client returns the address under which a client's connections are counted, empty
-// for those that are not, and whether its forwarding headers are kept.
-func (s *Server) client(nc net.Conn) (addr string, trusted bool) {
-	trusted = s.TrustedClient != nil && s.TrustedClient(nc.RemoteAddr())
-	ap, err := netip.ParseAddrPort(nc.RemoteAddr().String())
-	if err != nil || trusted {
-		return "", trusted
+// An incoming is a client's connection before it is known to speak HTTP/2.
+type incoming struct {
+	net.Conn
+	set     *settings
+	remote  net.Addr // the client's; nil while the preamble has not told it
+	counted string   // the address under which the connection is counted; empty for those that are not
+	trusted bool     // its forwarding headers are kept
+}
+
+// from notes where the client is.
+func (x *incoming) from(client net.Addr) {
+	x.remote = client
+	x.trusted = x.set.TrustedClient != nil && x.set.TrustedClient(client)
+	ap, err := netip.ParseAddrPort(client.String())
+	if err != nil || x.trusted {
+		return
 	}
 	ip := ap.Addr().Unmap()
-	if ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() {
-		return "", trusted
+	if !ip.IsLoopback() && !ip.IsPrivate() && !ip.IsLinkLocalUnicast() {
+		x.counted = ip.String()
 	}
-	return ip.String(), trusted
+}
+
+// turnAway closes a connection that a limit is against.
+func (s *Server) turnAway(x *incoming, reason string) {
+	if h := s.Hooks.ConnRejected; h != nil {
+		h(or(x.remote, x.RemoteAddr()), reason)
+	}
+	x.Close() //nolint:errcheck // not wanted
 }
 
 // admit counts a connection, or says which limit is against it.
-func (s *Server) admit(nc net.Conn, addr string) (reason string) {
+func (s *Server) admit(x *incoming) (reason string) {
+	limits := &s.settings.Load().limits
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.draining || s.closed:
 		return "draining"
-	case s.count >= s.Limits.MaxConnections:
+	case s.count >= limits.MaxConnections:
 		return "max_connections"
-	case addr != "" && s.perAddr[addr] >= s.Limits.MaxConnectionsPerAddress:
-		return "max_connections_per_address"
+	case !s.countAddress(x, limits):
+		return tooManyOfAddress
 	}
 	s.count++
-	if addr != "" {
-		s.perAddr[addr]++
-	}
-	s.pending[nc] = true
+	s.pending[x.Conn] = true
 	s.conns.Add(1)
 	return ""
 }
 
+const tooManyOfAddress = "max_connections_per_address"
+
+// countAddress counts a connection under its client's address, if that may have another. mu is held.
+func (s *Server) countAddress(x *incoming, limits *Limits) bool {
+	if x.counted == "" {
+		return true
+	}
+	if s.perAddr[x.counted] >= limits.MaxConnectionsPerAddress {
+		x.counted = ""
+		return false
+	}
+	s.perAddr[x.counted]++
+	return true
+}
+
 // release uncounts a connection.
-func (s *Server) release(nc net.Conn, addr string) {
+func (s *Server) release(x *incoming) {
 	s.mu.Lock()
-	delete(s.pending, nc)
+	delete(s.pending, x.Conn)
 	s.count--
-	if addr != "" {
-		if s.perAddr[addr]--; s.perAddr[addr] == 0 {
-			delete(s.perAddr, addr)
+	if x.counted != "" {
+		if s.perAddr[x.counted]--; s.perAddr[x.counted] == 0 {
+			delete(s.perAddr, x.counted)
 		}
 	}
 	s.mu.Unlock()
@@ -81,53 +110,87 @@ func (s *Server) release(nc net.Conn, addr string) {
 }
 
 // serveConn runs a client's connection from its first octet to its end.
-func (s *Server) serveConn(raw net.Conn, addr string, trusted bool) {
-	defer s.release(raw, addr)
-	if h := s.Hooks.ConnOpened; h != nil {
-		h(raw.RemoteAddr())
+func (s *Server) serveConn(x *incoming) {
+	defer s.release(x)
+	err := s.introduce(x)
+	if err == nil && !s.recount(x) {
+		s.turnAway(x, tooManyOfAddress)
+		return
 	}
-	err := s.runConn(raw, trusted)
+	remote := or(x.remote, x.RemoteAddr())
+	if h := s.Hooks.ConnOpened; h != nil {
+		h(remote)
+	}
+	if err == nil {
+		err = s.runConn(x)
+	} else {
+		x.Close() //nolint:errcheck // of no use any more
+	}
 	if h := s.Hooks.ConnClosed; h != nil {
-		h(raw.RemoteAddr(), err)
+		h(remote, err)
 	}
 }
 
-func (s *Server) runConn(raw net.Conn, trusted bool) error {
-	nc, state, err := s.secure(raw)
+// introduce has the preamble read, which tells where the client is.
+func (s *Server) introduce(x *incoming) error {
+	if x.set.Preamble == nil {
+		return nil
+	}
+	s.awaitFirst(x, x.set.limits.HandshakeTimeout)
+	client, err := x.set.Preamble(x.Conn)
 	if err != nil {
-		raw.Close() //nolint:errcheck // of no use any more
+		return err
+	}
+	x.from(or(client, x.RemoteAddr()))
+	return nil
+}
+
+// recount counts a connection under the address that its preamble told.
+func (s *Server) recount(x *incoming) bool {
+	if x.set.Preamble == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.countAddress(x, &s.settings.Load().limits)
+}
+
+func (s *Server) runConn(x *incoming) error {
+	nc, state, err := x.secure()
+	if err != nil {
+		x.Close() //nolint:errcheck // of no use any more
 		return err
 	}
 	if state != nil && state.NegotiatedProtocol == "h2" {
-		return s.serveHTTP2(raw, nc, nil, state, trusted)
+		return s.serveHTTP2(x, nc, nil, state)
 	}
-	s.awaitFirst(raw)
+	s.awaitFirst(x, x.set.limits.SettingsTimeout)
 	first, isH2, err := sniff(nc)
 	switch {
 	case err != nil:
 		nc.Close() //nolint:errcheck // of no use any more
 		return err
 	case isH2:
-		return s.serveHTTP2(raw, nc, first, state, trusted)
+		return s.serveHTTP2(x, nc, first, state)
 	}
 	if !looksLikeHTTP1(first) {
 		closeUnread(nc)
 		return h2.ErrNotHTTP2
 	}
 	s.mu.Lock()
-	s.settle(raw)
+	s.settle(x.Conn)
 	s.mu.Unlock()
-	return s.http1.serve(&replayConn{Conn: nc, first: first})
+	return s.http1.serve(&replayConn{Conn: nc, remote: x.remote, first: first})
 }
 
 // secure shakes hands as a TLS server, if the server uses TLS.
-func (s *Server) secure(raw net.Conn) (net.Conn, *tls.ConnectionState, error) {
-	if s.tls == nil {
-		return raw, nil, nil
+func (x *incoming) secure() (net.Conn, *tls.ConnectionState, error) {
+	if x.set.tls == nil {
+		return x.Conn, nil, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.Limits.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), x.set.limits.HandshakeTimeout)
 	defer cancel()
-	tc := tlsconn.Server(raw, s.tls)
+	tc := tlsconn.Server(x.Conn, x.set.tls)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -139,22 +202,21 @@ func (s *Server) secure(raw net.Conn) (net.Conn, *tls.ConnectionState, error) {
 // client sent at once is on its way no longer than that.
 const drainGrace = time.Second
 
-// awaitFirst bounds the wait for a connection's first octets.
-func (s *Server) awaitFirst(raw net.Conn) {
+// awaitFirst bounds the wait for what a connection begins with.
+func (s *Server) awaitFirst(x *incoming, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.Limits.SettingsTimeout
 	if s.draining {
 		d = min(d, drainGrace)
 	}
-	raw.SetReadDeadline(time.Now().Add(d)) //nolint:errcheck // the read fails, then
+	x.SetReadDeadline(time.Now().Add(d)) //nolint:errcheck // the read fails, then
 }
 
 // hurryPending bounds it anew when a drain begins, TLS handshakes included. mu is held.
 func (s *Server) hurryPending() {
 	for raw, unknown := range s.pending {
 		if unknown {
-			raw.SetReadDeadline(time.Now().Add(min(drainGrace, s.Limits.SettingsTimeout))) //nolint:errcheck // the read fails, then
+			raw.SetReadDeadline(time.Now().Add(min(drainGrace, s.settings.Load().limits.SettingsTimeout))) //nolint:errcheck // the read fails, then
 		}
 	}
 }
@@ -212,22 +274,22 @@ func looksLikeHTTP1(first []byte) bool {
 }
 
 // serveHTTP2 runs a connection as HTTP/2. first was read of it before.
-func (s *Server) serveHTTP2(raw, nc net.Conn, first []byte, state *tls.ConnectionState, trusted bool) error {
-	d := &downConn{srv: s, tls: state, trusted: trusted}
-	if s.ForwardedFor {
-		if host, _, err := net.SplitHostPort(nc.RemoteAddr().String()); err == nil {
+func (s *Server) serveHTTP2(x *incoming, nc net.Conn, first []byte, state *tls.ConnectionState) error {
+	d := &downConn{srv: s, set: x.set, tls: state, remote: x.remote, trusted: x.trusted}
+	if x.set.ForwardedFor {
+		if host, _, err := net.SplitHostPort(x.remote.String()); err == nil {
 			d.forwarded = host
 		}
 	}
-	cfg := s.Limits.config(s.budget)
+	cfg := x.set.limits.config(s.budget)
 	cfg.OnGlitch = s.Hooks.Glitch
 	d.h2 = h2.New(nc, cfg, d)
 	if len(first) > 0 {
 		d.h2.Preread(first)
 	}
 	s.mu.Lock()
-	s.settle(raw)
-	delete(s.pending, raw)
+	s.settle(x.Conn)
+	delete(s.pending, x.Conn)
 	s.open[d] = struct{}{}
 	draining, closed := s.draining, s.closed
 	s.mu.Unlock()
@@ -248,8 +310,11 @@ func (s *Server) serveHTTP2(raw, nc net.Conn, first []byte, state *tls.Connectio
 // replayConn is a connection whose first octets were read already.
 type replayConn struct {
 	net.Conn
-	first []byte
+	remote net.Addr
+	first  []byte
 }
+
+func (c *replayConn) RemoteAddr() net.Addr { return c.remote }
 
 func (c *replayConn) Read(p []byte) (int, error) {
 	if len(c.first) == 0 {

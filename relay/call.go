@@ -125,8 +125,8 @@ func (c *Call) Start() time.Time { return c.start }
 // Timeout returns the caller's grpc-timeout; ok is false without one.
 func (c *Call) Timeout() (d time.Duration, ok bool) { return c.timeout, c.timeout > 0 }
 
-// RemoteAddr returns the client's address.
-func (c *Call) RemoteAddr() net.Addr { return c.dc.h2.NetConn().RemoteAddr() }
+// RemoteAddr returns the client's address, as [Server.Preamble] has it.
+func (c *Call) RemoteAddr() net.Addr { return c.dc.remote }
 
 // TLS returns the client's TLS connection, or nil without TLS.
 func (c *Call) TLS() *tls.ConnectionState { return c.dc.tls }

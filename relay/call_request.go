@@ -161,7 +161,7 @@ func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn) []hpack.Field {
 		dst = append(dst, hpack.Field{Name: previousAttempts, Value: c.countAttempts("")})
 	}
 	dst = append(dst, hpack.Field{Name: "te", Value: "trailers"})
-	return c.srv.forwardFields(dst, c)
+	return c.forwardFields(dst)
 }
 
 // timeLeft returns the grpc-timeout less the time spent, or the caller's own text

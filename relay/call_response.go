@@ -116,7 +116,7 @@ func (c *Call) fail(b *h2.Batch, st *status.Status, reason string) {
 			hpack.Field{Name: "content-type", Value: c.content})
 	}
 	c.responded = true
-	if c.srv.OmitErrorInfo && reason != ReasonRejected {
+	if c.dc.set.OmitErrorInfo && reason != ReasonRejected {
 		st = status.New(st.Code(), st.Message())
 	}
 	fields = statusFields(fields, st)

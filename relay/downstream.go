@@ -5,6 +5,7 @@ package relay
 
 import (
 	"crypto/tls"
+	"net"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -16,9 +17,11 @@ import (
 
 // downConn is a client's connection.
 type downConn struct {
-	srv *Server
-	h2  *h2.Conn
-	tls *tls.ConnectionState // nil without TLS
+	srv    *Server
+	set    *settings
+	h2     *h2.Conn
+	tls    *tls.ConnectionState // nil without TLS
+	remote net.Addr             // the client
 	// forwarded is what x-forwarded-for gets, empty for nothing.
 	forwarded string
 	trusted   bool
@@ -30,7 +33,7 @@ var _ h2.Events = (*downConn)(nil)
 // NewStream makes a stream's memory: a Call holds both of its streams.
 func (d *downConn) NewStream(*h2.Conn) *h2.Stream {
 	c := newCall()
-	c.srv, c.dc, c.maxMsg = d.srv, d, d.srv.Limits.MaxRequestMessage
+	c.srv, c.dc, c.maxMsg = d.srv, d, d.set.limits.MaxRequestMessage
 	c.down.Owner = c
 	return &c.down
 }

@@ -23,8 +23,8 @@ func forwarding(name string) bool {
 
 // forwardFields appends the forwarding headers of a call. What a trusted client said of
 // host and scheme stays: it saw the caller, and we saw only it.
-func (s *Server) forwardFields(dst []hpack.Field, c *Call) []hpack.Field {
-	if !s.ForwardedFor {
+func (c *Call) forwardFields(dst []hpack.Field) []hpack.Field {
+	if !c.dc.set.ForwardedFor {
 		return dst
 	}
 	proto := "http"

@@ -36,7 +36,7 @@ var request = []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":auth
 
 // upstreamed returns what the fields of a request become on their way to an upstream.
 func upstreamed(srv *Server, dc *downConn, cfg EndpointConfig, route func(*Call), in []string) (*Call, []string) {
-	dc.srv = srv
+	dc.srv, dc.set = srv, newSettings(srv.settingsOfFields())
 	c := &Call{srv: srv, dc: dc, start: time.Now()}
 	c.take(fields(in...))
 	if route != nil {

@@ -22,7 +22,7 @@ type http1Server struct {
 
 var _ net.Listener = (*http1Server)(nil)
 
-func newHTTP1Server(s *Server) *http1Server {
+func newHTTP1Server(s *Server, limits *Limits) *http1Server {
 	h := s.HTTP
 	if h == nil {
 		h = http.HandlerFunc(refuseHTTP1)
@@ -30,9 +30,9 @@ func newHTTP1Server(s *Server) *http1Server {
 	x := &http1Server{conn: make(chan net.Conn), stop: make(chan struct{})}
 	x.srv = &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: s.Limits.SettingsTimeout,
-		IdleTimeout:       s.Limits.IdleTimeout,
-		MaxHeaderBytes:    int(or(s.Limits.MaxHeaderBytes, 16<<10)),
+		ReadHeaderTimeout: limits.SettingsTimeout,
+		IdleTimeout:       limits.IdleTimeout,
+		MaxHeaderBytes:    int(or(limits.MaxHeaderBytes, 16<<10)),
 	}
 	x.done.Go(func() { // ends when shutdown or close closes the listener
 		x.srv.Serve(x) //nolint:errcheck // always http.ErrServerClosed

@@ -96,7 +96,7 @@ func (d *downConn) httpRequest(c *Call, fields []hpack.Field) *http.Request {
 	r := &http.Request{
 		Proto: "HTTP/2.0", ProtoMajor: 2,
 		Header: make(http.Header), Host: c.host, RequestURI: c.path,
-		RemoteAddr: d.h2.NetConn().RemoteAddr().String(), TLS: d.tls, ContentLength: -1,
+		RemoteAddr: d.remote.String(), TLS: d.tls, ContentLength: -1,
 	}
 	for _, f := range fields {
 		switch {

@@ -19,7 +19,7 @@ import (
 )
 
 // A Server relays the calls of clients. Its fields must not change after the first
-// Serve. Its methods are safe for concurrent use.
+// Serve; [Server.Update] replaces those that may. Its methods are safe for concurrent use.
 type Server struct {
 	// Route decides where each call goes. It must see to it that
 	// [Call.Forward] or [Call.Reject] is called, at once or later from any
@@ -46,6 +46,12 @@ type Server struct {
 	// counted towards MaxConnectionsPerAddress. nil trusts none.
 	TrustedClient func(net.Addr) bool
 
+	// Preamble reads what stands on a connection before TLS and HTTP/2, such as a header of the PROXY protocol,
+	// and returns the address of the client that it speaks of, nil for the connection's own. It must read nothing of what
+	// follows. An error ends the connection. It is called in the connection's own goroutine with a read deadline, Limits.HandshakeTimeout from now. nil:
+	// nothing stands there.
+	Preamble func(net.Conn) (client net.Addr, err error)
+
 	// Limits bound what clients may cost.
 	Limits Limits
 
@@ -53,7 +59,7 @@ type Server struct {
 	Hooks Hooks
 
 	once       sync.Once
-	tls        *tls.Config
+	settings   atomic.Pointer[settings] // for connections that come
 	budget     *flow.Budget
 	http1      *http1Server
 	overloaded atomic.Bool
@@ -94,20 +100,15 @@ const tickInterval = time.Second
 // init prepares the server at its first use.
 func (s *Server) init() {
 	s.once.Do(func() {
-		s.Limits = s.Limits.withDefaults()
-		s.budget = flow.NewBudget(s.Limits.Buffer)
+		set := newSettings(s.settingsOfFields())
+		s.settings.Store(set)
+		s.budget = flow.NewBudget(set.limits.Buffer)
 		s.stop = make(chan struct{})
 		s.listeners = make(map[net.Listener]struct{})
 		s.open = make(map[*downConn]struct{})
 		s.pending = make(map[net.Conn]bool)
 		s.perAddr = make(map[string]int)
-		if s.TLS != nil {
-			s.tls = s.TLS.Clone()
-			s.tls.NextProtos = []string{"h2", "http/1.1"}
-			s.tls.DynamicRecordSizingDisabled = true
-			s.tls.MinVersion = max(s.tls.MinVersion, tls.VersionTLS12) // RFC 9113 section 9.2
-		}
-		s.http1 = newHTTP1Server(s)
+		s.http1 = newHTTP1Server(s, &set.limits)
 		s.janitors.Add(1)
 		go s.janitor() // ends with Close or Shutdown
 	})
@@ -291,7 +292,7 @@ func (s *Server) janitor() {
 		case <-s.stop:
 			return
 		case now := <-t.C:
-			s.overloaded.Store(memoryShort(s.Limits.MemoryShare))
+			s.overloaded.Store(memoryShort(s.settings.Load().limits.MemoryShare))
 			open = open[:0]
 			s.mu.Lock()
 			for d := range s.open {

@@ -8,12 +8,19 @@ import "sync/atomic"
 // Budget bounds the memory that many windows may take together. A nil *Budget
 // has no bound.
 type Budget struct {
-	max  int64
+	max  atomic.Int64
 	used atomic.Int64
 }
 
 // NewBudget returns a budget of n octets.
-func NewBudget(n int64) *Budget { return &Budget{max: n} }
+func NewBudget(n int64) *Budget {
+	b := &Budget{}
+	b.max.Store(n)
+	return b
+}
+
+// SetMax makes n the bound. What is taken beyond a smaller one stays taken until it is released.
+func (b *Budget) SetMax(n int64) { b.max.Store(n) }
 
 // Reserve takes n octets and says whether they were there; if not, nothing is
 // taken.
@@ -23,7 +30,7 @@ func (b *Budget) Reserve(n int64) bool {
 	}
 	for {
 		used := b.used.Load()
-		if n > b.max-used {
+		if n > b.max.Load()-used {
 			return false
 		}
 		if b.used.CompareAndSwap(used, used+n) {
@@ -40,7 +47,7 @@ func (b *Budget) Release(n int64) {
 }
 
 // Roomy reports whether less than half of the budget is taken. A nil budget is roomy.
-func (b *Budget) Roomy() bool { return b == nil || b.used.Load() < b.max/2 }
+func (b *Budget) Roomy() bool { return b == nil || b.used.Load() < b.max.Load()/2 }
 
 // Used returns how many octets are taken.
 func (b *Budget) Used() int64 {
