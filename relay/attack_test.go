@@ -108,7 +108,7 @@ func many(n int) int {
 func resets() []attack {
 	reset := func(name string, then func(a *attacker, id uint32)) attack {
 		return attack{
-			name: name, units: many(200_000), opened: 2*100 + 200, heap: 16 << 20, reason: "reset_flood",
+			name: name, units: many(200_000), opened: 2 * 100, heap: 16 << 20, reason: "reset_flood",
 			unit: func(a *attacker, i int) { then(a, streamID(i)) },
 		}
 	}
@@ -122,6 +122,12 @@ func resets() []attack {
 			if id > 100 {
 				a.out = frame.AppendRST(a.out, id-100, frame.Cancel) // its call has begun by now
 			}
+		}),
+		reset("rapid reset, as late as can be", func(a *attacker, id uint32) {
+			if id > 200 {
+				a.out = frame.AppendRST(a.out, id-200, frame.Cancel) // a hundred are open
+			}
+			a.headers(id, 0)
 		}),
 		reset("WINDOW_UPDATE of 0", func(a *attacker, id uint32) {
 			a.headers(id, 0)

@@ -90,6 +90,14 @@ func (c *Conn) countReset(premature bool, reason string) *frame.Error {
 	return &frame.Error{Code: frame.EnhanceYourCalm, Reason: "reset_flood", Detail: "too many streams reset before they were answered, the last by " + reason}
 }
 
+// suspect reports whether the peer resets so much that its new streams are refused: half of what ends
+// the connection. What it had open before and what it opened meanwhile are then no more
+// than MaxConcurrentStreams and half of MaxResets, whenever it resets them.
+func (c *Conn) suspect() bool {
+	a := &c.abuse
+	return a.premature >= (c.cfg.MaxResets+1)/2 && 2*a.premature > max(a.opened, a.resets) && c.now.Sub(a.period) <= c.cfg.ResetPeriod
+}
+
 // strike counts PINGs of an idle client that come too early.
 func (c *Conn) strike(idle bool) *frame.Error {
 	a := &c.abuse

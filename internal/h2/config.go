@@ -55,7 +55,8 @@ type Config struct {
 
 	// MaxResets premature stream resets, if they are over half of all streams, within
 	// ResetPeriod end the connection. Premature: before a response began,
-	// or provoked by breaking a rule. Defaults 200 and 10 s. Server only.
+	// or provoked by breaking a rule. From half of them on new streams are
+	// refused. Defaults 200 and 10 s. Server only.
 	MaxResets   int
 	ResetPeriod time.Duration
 

@@ -144,7 +144,7 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 		return &frame.Error{Code: frame.EnhanceYourCalm, Reason: "control_flood",
 			Detail: "new streams, while the answers to earlier ones wait to be read"}
 	}
-	full := c.active >= int(c.cfg.MaxConcurrentStreams)
+	full, suspect := c.active >= int(c.cfg.MaxConcurrentStreams), c.suspect()
 	c.opening = true // until it is registered, refused or reset
 	c.mu.Unlock()
 	if self != nil {
@@ -155,11 +155,11 @@ func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
 		return ferr
 	}
 	var s *Stream
-	if !full {
+	if !full && !suspect {
 		s = c.events.NewStream(c)
 	}
 	if s == nil {
-		return c.refuse(id)
+		return c.refuse(id, suspect)
 	}
 	c.welcome(s, id, head, length)
 	return nil
@@ -192,8 +192,8 @@ func (c *Conn) welcome(s *Stream, id uint32, head Head, length int64) {
 	c.events.Headers(s, &c.batch, head)
 }
 
-// refuse answers one stream too many (section 5.1.2).
-func (c *Conn) refuse(id uint32) *frame.Error {
+// refuse answers one stream too many (section 5.1.2). That of a suspect counts as one more that was reset.
+func (c *Conn) refuse(id uint32, suspect bool) *frame.Error {
 	c.mu.Lock()
 	c.opening = false
 	c.resets.add(id)
@@ -203,6 +203,11 @@ func (c *Conn) refuse(id uint32) *frame.Error {
 	c.mu.Unlock()
 	if ferr := c.glitch("refused_stream"); ferr != nil {
 		return ferr
+	}
+	if suspect {
+		if ferr := c.countReset(true, "a stream refused for that"); ferr != nil {
+			return ferr
+		}
 	}
 	return c.settleControl()
 }
