@@ -280,7 +280,7 @@ func (c *Call) stats() CallStats {
 	if c.ep != nil {
 		s.Endpoint = c.ep.addr
 	}
-	if c.fan != nil {
+	if h := &c.srv.Hooks; c.fan != nil && (h.CallEnded != nil || h.CallProgress != nil) {
 		s.Targets, s.Attempts = c.fan.stats()
 	}
 	return s

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/h2"
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
 
 // maxWaiting is how many octets may wait for a client before the targets' messages wait in their inboxes. With
@@ -145,7 +146,7 @@ func (t *fanTarget) keep(b *h2.Batch, payload []byte) bool {
 // spoiled has the target fail because of its annotator.
 func (t *fanTarget) spoiled(b *h2.Batch, err error) {
 	st := status.Convert(err)
-	t.leave(b, cancelCode)
+	t.leave(b, frame.Cancel, codes.Canceled, ReasonHook)
 	t.phase, t.reason, t.status = phaseHook, ReasonHook, st
 	t.end(b)
 }

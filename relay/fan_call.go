@@ -202,7 +202,7 @@ func (f *fanCall) cancelAll(b *h2.Batch) {
 		if t.stage == targetEnded {
 			continue
 		}
-		t.leave(b, frame.Cancel)
+		t.leave(b, frame.Cancel, codes.Canceled, ReasonCanceled)
 		t.stage = targetEnded
 		t.phase, t.status = phaseCanceled, nil
 		t.total = time.Since(f.c.start)

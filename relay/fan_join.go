@@ -20,11 +20,8 @@ import (
 
 	"github.com/manifold-grpc/manifold/fanout"
 	"github.com/manifold-grpc/manifold/internal/h2"
-	"github.com/manifold-grpc/manifold/internal/h2/frame"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
-
-const cancelCode = frame.Cancel
 
 // A scratch is memory for one message on its way to the client.
 type scratch struct{ p []byte }

@@ -95,8 +95,13 @@ func (t *fanTarget) waitsFor(e *Endpoint) bool {
 }
 
 func (t *fanTarget) reroute(b *h2.Batch) {
+	reason, opened := ReasonConnect, t.stage == targetOpen
+	if opened {
+		reason = ReasonUnprocessed
+	}
 	t.stage = targetIdle
 	t.ep.inFlight.Add(-1)
+	t.attemptEnded(opened, codes.Unavailable, reason)
 	t.ep = nil
 	t.connect(b)
 }
@@ -110,7 +115,7 @@ func (t *fanTarget) connect(b *h2.Batch) {
 	for range maxPicks {
 		ep, err := backend.pick(t.f.c)
 		if err != nil {
-			t.fail(b, phaseConnect, codes.Unavailable, ReasonNoEndpoint, err.Error())
+			t.refuse(b, err)
 			return
 		}
 		t.ep = ep
@@ -118,13 +123,31 @@ func (t *fanTarget) connect(b *h2.Batch) {
 		case submitOpened, submitQueued:
 			return
 		case submitFull:
+			t.attemptEnded(false, codes.Unavailable, ReasonQueueFull)
 			t.ep = nil
 			t.fail(b, phaseConnect, codes.Unavailable, ReasonQueueFull, "endpoint "+ep.addr+": too many calls wait for a stream")
 			return
 		}
-		t.ep = nil // closed, or failed just now: another one
+		t.attemptEnded(false, codes.Unavailable, ReasonConnect) // closed, or failed just now: another one
+		t.ep = nil
 	}
 	t.fail(b, phaseConnect, codes.Unavailable, ReasonConnect, "endpoints come and go")
+}
+
+// refuse ends the target's part that no endpoint was found for.
+func (t *fanTarget) refuse(b *h2.Batch, err error) {
+	code, reason := codes.Unavailable, ReasonNoEndpoint
+	if r, ok := err.(*Refusal); ok { // never wrapped: it is the whole answer
+		code, reason = r.Code, r.Reason
+	}
+	t.fail(b, phaseConnect, code, reason, err.Error())
+}
+
+// attemptEnded tells of the end of the attempt at the endpoint.
+func (t *fanTarget) attemptEnded(opened bool, code codes.Code, reason string) {
+	if h := t.target().Backend.AttemptEnded; h != nil {
+		h(t.f.c, AttemptStats{Endpoint: t.ep, Opened: opened, Code: code, Reason: reason})
+	}
 }
 
 // open opens the target's stream on uc and sends what there is of the request.
@@ -215,7 +238,7 @@ func (t *fanTarget) complete(b *h2.Batch, fields []hpack.Field, trailer *[]hpack
 	*trailer = passedOn(*trailer, fields)
 	t.status = statusOfFields(fields)
 	t.phase = phaseComplete
-	t.leave(b, frame.NoError) // if the request has not ended
+	t.leave(b, frame.NoError, t.status.Code(), "") // a reset, if the request has not ended
 	if t.status == nil && !t.in.whole() {
 		t.setFailure(phaseReceive, codes.Internal, ReasonUpstreamProtocol, "response ended in the middle of a message")
 	}
@@ -262,27 +285,27 @@ func (t *fanTarget) lost(a *attempt, b *h2.Batch, e h2.End) {
 	t.fail(b, phaseReceive, code, reason, msg)
 }
 
-// leave takes the target from its endpoint: out of the queue, or off its stream.
-func (t *fanTarget) leave(b *h2.Batch, code frame.Code) {
+// leave takes the target from its endpoint: out of the queue, or off its stream. code and reason are those of
+// the attempt.
+func (t *fanTarget) leave(b *h2.Batch, reset frame.Code, code codes.Code, reason string) {
+	opened := t.stage == targetOpen
 	switch t.stage {
 	case targetQueued:
 		t.ep.forget(t)
 	case targetOpen:
-		t.up.Reset(b, code)
+		t.up.Reset(b, reset)
+		t.messages, t.octets = t.f.c.reqCount.messages, t.f.c.reqCount.bytes
 	case targetDraining, targetEnded:
 		return
 	}
-	if t.stage != targetOpen {
+	if !opened {
 		t.f.unopened--
 	}
+	t.stage = targetDraining
 	if t.ep != nil {
 		t.ep.inFlight.Add(-1)
+		t.attemptEnded(opened, code, reason)
 	}
-	t.messages, t.octets = t.f.c.reqCount.messages, t.f.c.reqCount.bytes
-	if t.stage != targetOpen {
-		t.messages, t.octets = 0, 0
-	}
-	t.stage = targetDraining
 }
 
 // fail ends the target's part in the call with a failure of the relay's making.
@@ -290,7 +313,7 @@ func (t *fanTarget) fail(b *h2.Batch, phase fanoutpb.FanoutPhase, code codes.Cod
 	if t.stage == targetEnded {
 		return
 	}
-	t.leave(b, frame.Cancel)
+	t.leave(b, frame.Cancel, code, reason)
 	t.setFailure(phase, code, reason, msg)
 	t.end(b)
 }

@@ -60,6 +60,7 @@ type Backend struct {
 	relay *relay.Backend
 
 	view atomic.Pointer[view]
+	each atomic.Pointer[[]Single]
 	turn atomic.Uint64 // of round robin
 
 	inFlight atomic.Int64

@@ -22,6 +22,8 @@ type member struct {
 	spec // immutable
 	ep   *relay.Endpoint
 
+	single *relay.Backend // of this endpoint alone
+
 	// Guarded by Backend.mu.
 	state relay.State
 
@@ -63,6 +65,7 @@ func (b *Backend) setMembers(specs []spec, tls *tls.Config, keep bool) {
 	}
 	b.mu.Lock()
 	b.members = members
+	b.setEach(members)
 	b.refresh()
 	b.mu.Unlock()
 	for _, m := range old {
@@ -91,6 +94,7 @@ func (b *Backend) connect(s spec, tls *tls.Config) *member {
 		addr = "unix:" + addr
 	}
 	m.ep = relay.NewEndpoint(addr, cfg)
+	m.single = b.single(m)
 
 	return m
 }
