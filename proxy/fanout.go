@@ -5,7 +5,6 @@ package proxy
 
 import (
 	"io"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,6 +26,12 @@ type fanout struct {
 	targets []fanTarget // in the director's order; the slice does not change
 	answer  concat
 	running sync.WaitGroup // the targets
+	watch   *time.Timer    // calls spread; set by runInline
+	hurried atomic.Bool    // hurry has been called
+
+	later  *time.Timer    // calls serveLater; nil if the handler's goroutine is not the request pump
+	served sync.WaitGroup // serveLater
+	result error          // of serveLater
 
 	request      Frame          // owned by the request pump
 	requestsOver atomic.Bool    // the caller has half-closed
@@ -59,28 +64,56 @@ func (c *call) one2many(backends []Backend) error {
 	f.answer.init(f)
 
 	f.pump.Add(1)
-	go f.pumpRequests() // ends with the requests, with the last target, or with the caller's stream: see finishEarly
 
-	// The requests of a unary call are mostly here already. Let the pump read them first: a target that finds them all
-	// needs no goroutine to send them.
-	runtime.Gosched()
+	if c.statusWriter() == nil {
+		go f.pumpRequests() // ends with the requests, with the last target, or with the caller's stream: see finishEarly
 
-	f.running.Add(len(f.targets))
-
-	for i := range f.targets[1:] {
-		go f.targets[1+i].run() // ends with its upstream stream, which ends with the call at the latest
+		return f.serve()
 	}
 
-	f.targets[0].run()
-	f.running.Wait()
+	// This goroutine reads the requests, as those of most calls are here already. Then it goes on to the targets itself; if
+	// the requests are longer in coming, another goroutine does, and this one goes on with the requests.
+	f.served.Add(1)
+	f.later = time.AfterFunc(requestGrace, f.serveLater)
 
-	c.awaitEnd(&f.pump)
+	f.pumpRequests()
+	f.startTargets()
+	f.served.Wait()
+
+	return f.result
+}
+
+// requestGrace is how long the targets wait for the requests to be complete.
+const requestGrace = 300 * time.Microsecond
+
+// startTargets starts serve if that has not happened yet.
+func (f *fanout) startTargets() {
+	switch {
+	case !f.later.Stop():
+	case f.requestsDone.Load():
+		f.serveLater()
+	default:
+		go f.serveLater() // ends with the targets, for which one2many waits
+	}
+}
+
+// serveLater is serve for somebody else to wait for.
+func (f *fanout) serveLater() {
+	defer f.served.Done()
+
+	f.result = f.serve()
+}
+
+// serve runs the targets and returns the status of the call.
+func (f *fanout) serve() error {
+	f.runTargets()
+	f.awaitEnd(&f.pump)
 
 	err := f.conclude()
 
 	if !f.requestsDone.Load() {
-		c.cancel()
-		c.finishEarly(err, &f.pump)
+		f.cancel()
+		f.finishEarly(err, &f.pump)
 	}
 
 	return err
@@ -107,13 +140,17 @@ func (f *fanout) pumpRequests() {
 
 // moveRequests returns nil at the end of the requests.
 func (f *fanout) moveRequests() error {
-	for {
+	for n := 0; ; n++ {
 		if err := f.nextRequest(&f.request); err == io.EOF {
 			f.requestsOver.Store(true)
 
 			return nil
 		} else if err != nil {
 			return err
+		}
+
+		if n == 1 && f.later != nil { // there are more than will be waited for
+			f.startTargets()
 		}
 
 		for i := range f.targets {

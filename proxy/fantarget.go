@@ -20,10 +20,12 @@ type fanTarget struct {
 	target
 	fan   *fanout
 	queue requestQueue
+	claim claim
 
 	// Owned by the goroutine of run.
 	callCtx  context.Context // ends with the call, or when the target's part in it does
 	cancel   context.CancelFunc
+	startErr error // why there is no stream
 	response Frame
 	sender   sync.WaitGroup // the goroutine of sendRequests, if there is one
 
@@ -47,6 +49,37 @@ func (t *fanTarget) init(f *fanout, b Backend, index int) {
 
 // run is the life of the target: connect, send, receive, report. It returns when nothing of the target is left.
 func (t *fanTarget) run() {
+	if t.startErr = t.connect(t.callCtx); t.startErr == nil {
+		t.startErr = t.openStream()
+	}
+
+	t.rest()
+}
+
+// openAndRest is run for a target that is connected already.
+func (t *fanTarget) openAndRest() {
+	t.startErr = t.openStream()
+	t.rest()
+}
+
+// openStream opens the stream and sees to the requests.
+func (t *fanTarget) openStream() error {
+	desc := upstreamDesc
+	if _, ok := t.channel.(*grpc.ClientConn); ok && t.queue.whole() {
+		desc = oneRequestDesc
+	}
+
+	if err := t.open(desc); err != nil {
+		return err
+	}
+
+	t.startRequests()
+
+	return nil
+}
+
+// rest is the life of the target from there on.
+func (t *fanTarget) rest() {
 	defer t.fan.running.Done()
 	defer t.cancel()
 
@@ -61,20 +94,13 @@ func (t *fanTarget) run() {
 	t.finish(phase, err)
 }
 
-// exchange opens the stream and moves messages until it ends.
+// exchange moves messages until the stream ends.
 func (t *fanTarget) exchange() (Phase, error) {
-	err := t.connect(t.callCtx)
-	if err == nil {
-		err = t.open()
-	}
-
-	if err != nil {
+	if t.startErr != nil {
 		t.fan.answer.header(t, nil)
 
-		return PhaseConnect, statusOr(codes.Unavailable, err)
+		return PhaseConnect, statusOr(codes.Unavailable, t.startErr)
 	}
-
-	t.startRequests()
 
 	return t.moveResponses()
 }
@@ -175,6 +201,10 @@ func (t *fanTarget) moveResponses() (Phase, error) {
 			return PhaseComplete, nil
 		} else if err != nil {
 			return PhaseComplete, statusOr(codes.Unknown, err)
+		}
+
+		if t.responseMessages > 1 || t.response.Len() >= manyBytes {
+			t.fan.hurry()
 		}
 
 		if err := t.deliver(); err != nil {

@@ -28,8 +28,8 @@ type statusWriter interface {
 // its use. Then the pump stays behind until the stream ends, right after the handler returns: it is inside of RecvMsg,
 // and when that returns it gives back the message, if any, and ends, without another call to the caller's stream.
 func (c *call) finishEarly(err error, pump *sync.WaitGroup) {
-	w, ok := grpc.ServerTransportStreamFromContext(c.stream.Context()).(statusWriter)
-	if !ok || c.handler.options.interceptStatus {
+	w := c.statusWriter()
+	if w == nil {
 		return
 	}
 
@@ -44,4 +44,15 @@ func (c *call) awaitEnd(pump *sync.WaitGroup) {
 		c.cancel()
 		pump.Wait()
 	}
+}
+
+// statusWriter returns what ends the caller's stream before the handler returns, or nil if nothing does.
+func (c *call) statusWriter() statusWriter {
+	if c.handler.options.interceptStatus {
+		return nil
+	}
+
+	w, _ := grpc.ServerTransportStreamFromContext(c.stream.Context()).(statusWriter)
+
+	return w
 }

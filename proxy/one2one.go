@@ -33,7 +33,7 @@ func (c *call) one2one(b Backend) error {
 
 	err := x.target.connect(c.ctx)
 	if err == nil {
-		err = x.target.open()
+		err = x.target.open(upstreamDesc)
 	}
 
 	if err != nil {

@@ -158,6 +158,14 @@ func (q *requestQueue) takeWhole() (batch []mem.BufferSlice, ok bool) {
 	return batch, true
 }
 
+// whole reports whether the queue holds the one message of a call whose requests are complete.
+func (q *requestQueue) whole() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	return q.complete && !q.dead && len(q.items) == 1
+}
+
 // kill frees what is queued, and all that is pushed later. It wakes both ends.
 func (q *requestQueue) kill() {
 	q.mu.Lock()

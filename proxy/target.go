@@ -51,6 +51,10 @@ func (t *target) init(c *call, b Backend, index int) {
 // upstreamDesc describes every upstream stream, because the proxy does not know better.
 var upstreamDesc = &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 
+// oneRequestDesc describes a stream of which it is known that it has exactly one request. grpc-go sends that and
+// the end of the requests in one frame.
+var oneRequestDesc = &grpc.StreamDesc{ServerStreams: true}
+
 // connect asks the backend for the connection and its options.
 func (t *target) connect(ctx context.Context) error {
 	out, channel, err := t.connection(ctx)
@@ -83,8 +87,8 @@ func tie(ctx, out context.Context) context.Context {
 
 // open opens the stream. It blocks until there is a connection, as the connection's own settings say: by
 // default a backend known to be down is reported at once.
-func (t *target) open() (err error) {
-	t.stream, err = t.channel.NewStream(t.ctx, upstreamDesc, t.call.method, t.options...)
+func (t *target) open(desc *grpc.StreamDesc) (err error) {
+	t.stream, err = t.channel.NewStream(t.ctx, desc, t.call.method, t.options...)
 
 	return err
 }
