@@ -50,8 +50,14 @@ func (c *Call) refuse(b *h2.Batch, err error) {
 // leave notes that the attempt, which waited or was opened, has ended. mu is held.
 func (c *Call) leave(opened bool, code codes.Code, reason string) {
 	c.ep.inFlight.Add(-1)
+	if h := c.srv.Hooks.AttemptRetried; h != nil && opened && c.stage != stageDone {
+		h(c, AttemptStats{Endpoint: c.ep, Opened: true, Code: code, Reason: reason}, c.attemptStart())
+	}
 	c.attemptEnded(opened, code, reason)
 }
+
+// attemptStart returns when the current attempt was opened; the first one counts from the call's start. mu is held.
+func (c *Call) attemptStart() time.Time { return or(c.reopened, c.start) }
 
 // attemptEnded tells of the end of the attempt at c.ep. mu is held.
 func (c *Call) attemptEnded(opened bool, code codes.Code, reason string) {

@@ -62,6 +62,7 @@ type Call struct {
 	deadline  *time.Timer
 	cancel    context.CancelFunc // of Context; nil while nobody asked
 	ctx       context.Context
+	reopened  time.Time     // when the second or a later attempt was opened
 	answered  time.Duration // to the response; see Hooks.FirstResponse
 	tag       any
 
@@ -275,7 +276,7 @@ func (c *Call) stats() CallStats {
 		Start: c.start, Duration: time.Since(c.start), Code: c.code, Reason: c.reason, Attempts: c.attempts,
 		RequestMessages: c.reqCount.messages, RequestBytes: c.reqCount.bytes,
 		ResponseMessages: c.resCount.messages, ResponseBytes: c.resCount.bytes,
-		FirstResponse: c.answered,
+		FirstResponse: c.answered, LastAttempt: c.attemptStart(),
 	}
 	if c.ep != nil {
 		s.Endpoint = c.ep.addr

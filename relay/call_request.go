@@ -102,9 +102,15 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 	}
 	a.call, a.Owner = c, a
 	end := c.reqEnd && len(c.replay.p) == 0
+	if h := c.srv.Hooks.AttemptOpening; h != nil {
+		h(c, c.attempts)
+	}
 	var array [24]hpack.Field
 	if err := uc.h2.Open(b, &a.Stream, c.upstreamFields(array[:0], uc), end); err != nil {
 		return err
+	}
+	if c.attempts > 0 {
+		c.reopened = time.Now()
 	}
 	c.attempts++
 	c.up = a

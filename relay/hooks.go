@@ -29,6 +29,14 @@ type Hooks struct {
 	// CallEnded tells of the end of a call.
 	CallEnded func(*Call, CallStats)
 
+	// AttemptOpening comes before each attempt to open a stream for a call to one backend; n counts from 0 those
+	// that were opened before. It may change the request's headers by Call.SetHeader.
+	AttemptOpening func(c *Call, n int)
+
+	// AttemptRetried tells of the end of an attempt, made at start, that another one follows. The last attempt ends with
+	// the call.
+	AttemptRetried func(c *Call, a AttemptStats, start time.Time)
+
 	// CallProgress tells of calls that go on for long: of each the first time within a second of ProgressAfter after its
 	// start, and again each ProgressEvery. [CallStats] is then what became of it so far; Code and Reason are unset.
 	CallProgress func(*Call, CallStats)
@@ -49,6 +57,8 @@ type CallStats struct {
 	// FirstResponse is the time to the response's header block, 0 if none came from an upstream, or if Hooks.FirstResponse
 	// is not set.
 	FirstResponse time.Duration
+	// LastAttempt is when the last attempt was opened, if there was more than one; else it is Start.
+	LastAttempt time.Time
 	// Code is the status that the client gets.
 	Code codes.Code
 	// Reason is empty for a status of the upstream's, else one of the Reason
