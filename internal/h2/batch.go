@@ -3,6 +3,8 @@
 
 package h2
 
+import "time"
+
 // A Batch collects what must happen once the input at hand is worked through:
 // connections to flush, credits and free places to tell of. The goroutine of
 // [Conn.Serve] carries one; any other goroutine makes its own (the zero value
@@ -12,6 +14,16 @@ type Batch struct {
 	dirty   []*Conn
 	credits []credit
 	free    []*Conn // may hold one twice
+	now     time.Time
+}
+
+// Now returns when the input at hand arrived or, of a Batch that no connection's input
+// came with, the time of the first call: one reading of the clock serves for all that a batch brings.
+func (b *Batch) Now() time.Time {
+	if b.now.IsZero() {
+		b.now = time.Now()
+	}
+	return b.now
 }
 
 type credit struct {

@@ -34,6 +34,7 @@ type Conn struct {
 	block       headerBlock
 	batch       Batch
 	toTell      []*Stream // see tellReleased
+	spare       *Stream   // of NewStream, for a stream that was not opened after all
 	now         time.Time // when the input at hand arrived
 	abuse       abuse
 	gotSettings bool
@@ -46,7 +47,7 @@ type Conn struct {
 
 	mu sync.Mutex
 	// Guarded by mu: the table of streams.
-	streams   map[uint32]*Stream
+	streams   streamTable
 	active    int
 	released  []*Stream // removed, and the owner was not told
 	lastPeer  uint32    // the highest identifier of the peer's streams
@@ -94,13 +95,12 @@ type peerSettings struct {
 // happens once [Conn.Serve] runs.
 func New(nc net.Conn, cfg Config, events Events) *Conn {
 	c := &Conn{
-		cfg:     cfg.withDefaults(),
-		events:  events,
-		start:   time.Now(),
-		ended:   make(chan struct{}),
-		streams: make(map[uint32]*Stream),
-		nextID:  1,
-		enc:     hpack.NewEncoder(),
+		cfg:    cfg.withDefaults(),
+		events: events,
+		start:  time.Now(),
+		ended:  make(chan struct{}),
+		nextID: 1,
+		enc:    hpack.NewEncoder(),
 		peer: peerSettings{
 			maxStreams: 100, // until SETTINGS tell, as RFC 9113 section 6.5.2 lets us guess
 			window:     frame.InitialWindow,

@@ -93,7 +93,7 @@ func (c *Conn) apply(s frame.Setting) *frame.Error {
 func (c *Conn) applyWindow(v uint32) *frame.Error {
 	delta := int64(v) - int64(c.peer.window)
 	c.peer.window = v
-	for _, s := range c.streams {
+	for s := range c.streams.all() {
 		if ferr := s.send.Adjust(delta); ferr != nil {
 			return ferr
 		}
@@ -149,7 +149,7 @@ func (c *Conn) onReset(h frame.Header, p []byte) *frame.Error {
 		c.mu.Unlock()
 		return &frame.Error{Code: frame.ProtocolError, Reason: "frame_on_idle_stream", Detail: "RST_STREAM frame on a stream that was never opened"}
 	}
-	s := c.streams[h.StreamID]
+	s := c.streams.get(h.StreamID)
 	premature := false
 	if s != nil {
 		premature = !s.answered

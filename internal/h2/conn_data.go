@@ -4,8 +4,6 @@
 package h2
 
 import (
-	"time"
-
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
 
@@ -48,7 +46,7 @@ func (c *Conn) takeData(h frame.Header, n int, end bool) (*Stream, *frame.Error)
 		c.put(frame.AppendWindowUpdate(c.buffer(), 0, more))
 		c.batch.touch(c)
 	}
-	s := c.streams[h.StreamID]
+	s := c.streams.get(h.StreamID)
 	if s == nil || s.recvEnded {
 		return nil, c.stray(h)
 	}
@@ -106,7 +104,7 @@ func (c *Conn) grant(b *Batch, s *Stream, n int) bool {
 	if !c.cfg.Budget.Roomy() {
 		rtt = 0 // what more is granted may end in queues
 	}
-	more := s.recv.Consume(uint32(n), time.Since(c.start), rtt)
+	more := s.recv.Consume(uint32(n), b.Now().Sub(c.start), rtt)
 	if more > 0 {
 		c.put(frame.AppendWindowUpdate(c.buffer(), s.id, more))
 		b.touch(c)
@@ -133,7 +131,7 @@ func (c *Conn) addWindow(h frame.Header, n uint32) *frame.Error {
 		c.pump(&c.batch)
 		return nil
 	}
-	s := c.streams[h.StreamID]
+	s := c.streams.get(h.StreamID)
 	if s == nil {
 		if ferr := c.stray(h); ferr != nil && ferr.Connection() {
 			return ferr

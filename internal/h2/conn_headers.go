@@ -75,29 +75,49 @@ func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *fr
 		}
 		head.TooLarge = err
 	}
+	if !c.cfg.Client && id&1 == 1 && id > c.lastPeer {
+		return c.openPeer(id, head, self)
+	}
+	return c.takeBlock(id, head, self)
+}
+
+// takeBlock handles a header block for a stream that was opened before: a response or trailers.
+func (c *Conn) takeBlock(id uint32, head Head, self *frame.Error) *frame.Error {
 	c.mu.Lock()
 	c.keepalive.heard = true
-	s := c.streams[id]
-	if s == nil && !c.cfg.Client && id&1 == 1 && id > c.lastPeer {
-		return c.openPeer(id, head, self) // unlocks
-	}
-	var ferr *frame.Error
+	s := c.streams.get(id)
 	if s == nil || s.recvEnded {
-		ferr = c.strayBlock(id)
+		ferr := c.strayBlock(id)
 		c.mu.Unlock()
 		if ferr == nil {
 			ferr = c.glitch("headers_of_closed_stream")
 		}
 		return ferr
 	}
+	first, interim, ferr := c.cfg.Client && !s.gotHeaders, false, self
+	switch {
+	case ferr != nil:
+	case first:
+		interim, ferr = s.takeResponse(head)
+	default:
+		ferr = s.takeTrailers(head)
+	}
+	if ferr == nil && head.EndStream {
+		c.endRecv(&c.batch, s)
+		head.Over = s.removed
+	}
 	c.mu.Unlock()
-	if self != nil {
-		return self
+	if ferr != nil {
+		return ferr
 	}
-	if c.cfg.Client && !s.gotHeaders {
-		return c.onResponse(s, head)
+	if first && !interim {
+		c.earn(2)
 	}
-	return c.onTrailers(s, head)
+	c.events.Headers(s, &c.batch, head)
+	if interim {
+		return c.glitch("interim_response")
+	}
+	return nil
 }
 
 // compressionError returns the connection error for a block that cannot be decoded (RFC 9113 section 4.3).
@@ -117,7 +137,7 @@ func (c *Conn) strayBlock(id uint32) *frame.Error {
 		return &frame.Error{Code: frame.ProtocolError, Reason: "even_stream_id", Detail: "HEADERS frame of a client on an even stream"}
 	}
 	if ferr := c.stray(frame.Header{Type: frame.TypeHeaders, StreamID: id}); ferr != nil {
-		if c.streams[id] == nil && !ferr.Connection() {
+		if c.streams.get(id) == nil && !ferr.Connection() {
 			// Section 5.1.1: "An endpoint that receives an unexpected stream identifier MUST
 			// respond with a connection error ... of type PROTOCOL_ERROR."
 			ferr.StreamID, ferr.Code, ferr.Reason = 0, frame.ProtocolError, "stream_id_reused"
@@ -131,37 +151,48 @@ func (c *Conn) strayBlock(id uint32) *frame.Error {
 // stream. DATA stops at the high-water mark; answers of header blocks alone do not.
 const maxBacklog = 2 << 20
 
-// openPeer opens the peer's stream id. mu is held, and released.
-func (c *Conn) openPeer(id uint32, head Head, self *frame.Error) *frame.Error {
+// openPeer opens the peer's stream id. What can be decided before is, so that the lock is taken once.
+func (c *Conn) openPeer(id uint32, head Head, ferr *frame.Error) *frame.Error {
+	var length int64
+	if ferr == nil {
+		length, ferr = requestContent(head, id)
+	}
+	s, suspect := c.spare, c.suspect()
+	if s == nil && ferr == nil && !suspect {
+		s = c.events.NewStream(c)
+	}
+	c.spare = nil
+	c.mu.Lock()
 	c.lastPeer = id
-	if c.drain.final {
+	c.keepalive.heard = true
+	switch {
+	case c.drain.final:
 		// Section 6.8: frames on streams above the GOAWAY's last identifier are ignored.
+		c.spare = s
 		c.mu.Unlock()
 		return c.glitch("stream_after_goaway")
-	}
-	if c.writing && len(c.out) > maxBacklog {
+	case c.writing && len(c.out) > maxBacklog:
 		c.mu.Unlock()
 		return &frame.Error{Code: frame.EnhanceYourCalm, Reason: "control_flood",
 			Detail: "new streams, while the answers to earlier ones wait to be read"}
-	}
-	full, suspect := c.active >= int(c.cfg.MaxConcurrentStreams), c.suspect()
-	c.opening = true // until it is registered, refused or reset
-	c.mu.Unlock()
-	if self != nil {
-		return self
-	}
-	length, ferr := requestContent(head, id)
-	if ferr != nil {
+	case ferr != nil:
+		c.spare = s
+		c.opening = true // until it is reset
+		c.mu.Unlock()
 		return ferr
+	case s == nil || suspect || c.active >= int(c.cfg.MaxConcurrentStreams):
+		c.spare = s
+		return c.refuse(id, suspect) // unlocks
 	}
-	var s *Stream
-	if !full && !suspect {
-		s = c.events.NewStream(c)
-	}
-	if s == nil {
-		return c.refuse(id, suspect)
-	}
-	c.welcome(s, id, head, length)
+	c.register(s, id)
+	s.recvEnded = head.EndStream
+	c.abuse.pingStrikes = 0
+	c.mu.Unlock()
+	s.gotHeaders = true
+	s.bodyLeft = length
+	c.earn(2)
+	c.abuse.opened++
+	c.events.Headers(s, &c.batch, head)
 	return nil
 }
 
@@ -175,27 +206,9 @@ func requestContent(head Head, id uint32) (int64, *frame.Error) {
 	return contentOf(head, id)
 }
 
-// welcome puts a stream of the peer into the table and tells the owner of its request.
-func (c *Conn) welcome(s *Stream, id uint32, head Head, length int64) {
-	c.mu.Lock()
-	c.register(s, id)
-	c.opening = false
-	if head.EndStream {
-		s.recvEnded = true
-	}
-	c.abuse.pingStrikes = 0
-	c.mu.Unlock()
-	s.gotHeaders = true
-	s.bodyLeft = length
-	c.earn(2)
-	c.abuse.opened++
-	c.events.Headers(s, &c.batch, head)
-}
-
 // refuse answers one stream too many (section 5.1.2). That of a suspect counts as one more that was reset.
+// mu is held, and released.
 func (c *Conn) refuse(id uint32, suspect bool) *frame.Error {
-	c.mu.Lock()
-	c.opening = false
 	c.resets.add(id)
 	c.put(frame.AppendRST(c.buffer(), id, frame.RefusedStream))
 	c.control++
@@ -212,31 +225,24 @@ func (c *Conn) refuse(id uint32, suspect bool) *frame.Error {
 	return c.settleControl()
 }
 
-// onResponse handles the header block that opens a response, or an interim one.
-func (c *Conn) onResponse(s *Stream, head Head) *frame.Error {
+// takeResponse holds the header block that opens a response, or an interim one, against the rules.
+func (s *Stream) takeResponse(head Head) (interim bool, ferr *frame.Error) {
 	if head.TooLarge == nil {
-		interim, ferr := checkResponse(head.Fields, s.id)
+		interim, ferr = checkResponse(head.Fields, s.id)
 		if ferr == nil && interim && head.EndStream {
 			ferr = malformed(s.id, "interim_end", "interim response with END_STREAM")
 		}
-		if ferr != nil {
-			return ferr
-		}
-		if interim {
-			c.events.Headers(s, &c.batch, head)
-			return c.glitch("interim_response")
+		if ferr != nil || interim {
+			return interim, ferr
 		}
 	}
 	if !s.bodyless(head) {
-		var ferr *frame.Error
 		if s.bodyLeft, ferr = contentOf(head, s.id); ferr != nil {
-			return ferr
+			return false, ferr
 		}
 	}
 	s.gotHeaders = true
-	c.earn(2)
-	c.deliver(s, head)
-	return nil
+	return false, nil
 }
 
 // bodyless reports whether content-length tells nothing of the octets that follow: in the answer to HEAD,
@@ -245,8 +251,8 @@ func (s *Stream) bodyless(head Head) bool {
 	return s.toHead || head.TooLarge == nil && head.Fields[0].Value == "304"
 }
 
-// onTrailers handles the header block that ends a message.
-func (c *Conn) onTrailers(s *Stream, head Head) *frame.Error {
+// takeTrailers holds the header block that ends a message against the rules.
+func (s *Stream) takeTrailers(head Head) *frame.Error {
 	if !head.EndStream {
 		// Section 8.1: the block after DATA has END_STREAM.
 		return malformed(s.id, "trailers_without_end", "second header block without END_STREAM")
@@ -259,16 +265,5 @@ func (c *Conn) onTrailers(s *Stream, head Head) *frame.Error {
 	if s.bodyLeft > 0 {
 		return lengthError(s.id)
 	}
-	c.deliver(s, head)
 	return nil
-}
-
-// deliver tells the owner of a checked block.
-func (c *Conn) deliver(s *Stream, head Head) {
-	if head.EndStream {
-		c.mu.Lock()
-		c.endRecv(&c.batch, s)
-		c.mu.Unlock()
-	}
-	c.events.Headers(s, &c.batch, head)
 }

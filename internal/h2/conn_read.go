@@ -62,6 +62,7 @@ func (c *Conn) readAll() error {
 			return c.endOfInput(err)
 		}
 		c.now = time.Now()
+		c.batch.now = c.now
 		c.lastRead.Store(c.now.UnixNano())
 	}
 }
@@ -102,6 +103,7 @@ func (c *Conn) readPreface() error {
 	}
 	c.in.advance(len(frame.ClientPreface))
 	c.now = time.Now()
+	c.batch.now = c.now
 	return nil
 }
 
@@ -227,7 +229,7 @@ func (c *Conn) sequence(h frame.Header) *frame.Error {
 func (c *Conn) streamError(ferr *frame.Error) *frame.Error {
 	c.mu.Lock()
 	c.opening = false
-	s := c.streams[ferr.StreamID]
+	s := c.streams.get(ferr.StreamID)
 	premature := s != nil && !s.answered
 	switch {
 	case s != nil:

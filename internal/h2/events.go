@@ -61,6 +61,10 @@ type Head struct {
 	// EndStream says that nothing follows in this direction.
 	EndStream bool
 
+	// Over says that with this block the stream has ended in both directions, regularly: nothing is to be sent
+	// on it any more.
+	Over bool
+
 	// TooLarge is not nil where the block went over the limits: it names the limit, and Fields
 	// holds what came before. The owner must answer, or reset the stream.
 	TooLarge error

@@ -172,11 +172,12 @@ func (c *scenario) checkInvariants() {
 	conn := c.conn
 	conn.mu.Lock()
 	defer conn.mu.Unlock()
-	if len(conn.streams) != conn.active {
-		c.t.Errorf("%d streams in the table, %d active", len(conn.streams), conn.active)
+	if conn.streams.len() != conn.active {
+		c.t.Errorf("%d streams in the table, %d active", conn.streams.len(), conn.active)
 	}
 	queued, growth := 0, int64(0)
-	for id, s := range conn.streams {
+	for s := range conn.streams.all() {
+		id := s.id
 		queued += s.queue.n
 		growth += int64(s.recv.Size() - conn.cfg.StreamWindow)
 		c.checkStream(id, s)

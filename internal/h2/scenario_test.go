@@ -258,7 +258,7 @@ func (c *scenario) finish() {
 	if n := c.conn.growth.Used(); n != 0 {
 		c.t.Errorf("%d octets of window growth were not given back", n)
 	}
-	if n, m := len(c.conn.streams), c.conn.active; n+m != 0 {
+	if n, m := c.conn.streams.len(), c.conn.active; n+m != 0 {
 		c.t.Errorf("%d streams in the table and %d active after the end", n, m)
 	}
 }

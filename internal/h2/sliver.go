@@ -78,7 +78,7 @@ func (c *Conn) releaseSlivers(b *Batch) {
 // readyAll gives every stream that can use it a turn, in their order. mu is held.
 func (c *Conn) readyAll() {
 	var waiting []*Stream
-	for _, s := range c.streams {
+	for s := range c.streams.all() {
 		if s.queue.n > 0 {
 			waiting = append(waiting, s)
 		}

@@ -16,8 +16,9 @@ type Stream struct {
 	// Owner is the owner's own; it does not change once handed over.
 	Owner any
 
-	conn *Conn
-	id   uint32
+	conn      *Conn
+	id        uint32
+	tableNext *Stream // in its slot of the table; guarded by conn.mu
 
 	// Owned by the read loop.
 	gotHeaders bool  // a final header block came
@@ -54,6 +55,22 @@ func (s *Stream) SendHeaders(b *Batch, fields []hpack.Field, end bool) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.sendHeaders(b, fields, end)
+}
+
+// SendLast is SendHeaders with end set, and StopReceiving: the end of a response that needs no more of
+// the request.
+func (s *Stream) SendLast(b *Batch, fields []hpack.Field) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.sendHeaders(b, fields, true)
+	s.stopReceiving(b)
+}
+
+// sendHeaders is SendHeaders. conn.mu is held.
+func (s *Stream) sendHeaders(b *Batch, fields []hpack.Field, end bool) {
+	c := s.conn
 	if s.sendOver() {
 		return
 	}
@@ -142,10 +159,15 @@ func (s *Stream) StopReceiving(b *Batch) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.stopReceiving(b)
+}
+
+// stopReceiving is StopReceiving. conn.mu is held.
+func (s *Stream) stopReceiving(b *Batch) {
 	switch {
 	case s.removed || s.recvEnded:
 	case s.sendEnded:
-		c.resetLocked(b, s, frame.NoError)
+		s.conn.resetLocked(b, s, frame.NoError)
 	default:
 		s.stopRecv = true
 	}

@@ -119,7 +119,7 @@ func TestConcurrentUse(t *testing.T) {
 	if n := budget.Used(); n != 0 {
 		t.Errorf("%d octets of the budget were not given back", n)
 	}
-	if n, m := len(server.streams), len(client.streams); n+m != 0 {
+	if n, m := server.streams.len(), client.streams.len(); n+m != 0 {
 		t.Errorf("%d streams left at the server, %d at the client", n, m)
 	}
 }

@@ -6,7 +6,6 @@ package h2
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
@@ -50,7 +49,7 @@ func (c *Conn) register(s *Stream, id uint32) {
 	s.bodyLeft = -1
 	s.recv.Init(c.cfg.StreamWindow, c.cfg.MaxStreamWindow, c.growth)
 	s.send = flow.NewSendWindow(c.peer.window)
-	c.streams[id] = s
+	c.streams.put(s)
 	c.active++
 }
 
@@ -60,7 +59,7 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 		return
 	}
 	s.removed = true
-	delete(c.streams, s.id)
+	c.streams.del(s)
 	c.active--
 	s.recv.Close()
 	if n := s.queue.reset(); n > 0 {
@@ -74,7 +73,7 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 	c.ready.remove(s)
 	c.tellFree(b)
 	if c.active == 0 {
-		c.emptied = time.Now()
+		c.emptied = b.Now()
 		if c.drain.final {
 			c.farewell(b)
 		}
@@ -93,8 +92,8 @@ func (c *Conn) tellFree(b *Batch) {
 // them in their order. mu is held; read loop only.
 func (c *Conn) removeAbove(last uint32) []*Stream {
 	var out []*Stream
-	for id, s := range c.streams {
-		if id > last {
+	for s := range c.streams.all() {
+		if s.id > last {
 			out = append(out, s)
 		}
 	}
@@ -152,7 +151,7 @@ func (c *Conn) stray(h frame.Header) *frame.Error {
 			Detail: h.Type.String() + " frame on a stream that was never opened"}
 	case c.drain.final && h.StreamID > c.drain.last:
 		return nil // section 6.8: ignored
-	case c.streams[h.StreamID] == nil && (c.cfg.Client || c.resets.has(h.StreamID)):
+	case c.streams.get(h.StreamID) == nil && (c.cfg.Client || c.resets.has(h.StreamID)):
 		// The peer may not know yet that we reset the stream (section 5.1, closed).
 		return nil
 	}

@@ -198,6 +198,7 @@ func (c *Conn) drainOut(buf *outBuffer, from int) {
 		buf, from = c.takeOut(), 0
 		c.mu.Unlock()
 		b.Flush()
+		b.now = time.Time{} // the write may have taken long
 	}
 	c.writers.Add(1) // until what it tells is told
 	defer c.writers.Done()
