@@ -67,6 +67,7 @@ type Call struct {
 	tag       any
 
 	req      []hpack.Field // the request's fields, as they will be sent
+	known    *knownRequest // whose req is; nil: the call's own
 	reqArray [16]hpack.Field
 	reqCount messageCounter
 	resCount messageCounter
@@ -156,6 +157,7 @@ func (c *Call) Headers() iter.Seq2[string, string] {
 
 // SetHeader sets a request field, by its name in lower case; ":authority" as well.
 func (c *Call) SetHeader(name, value string) {
+	c.ownFields()
 	for i := range c.req {
 		if c.req[i].Name == name {
 			c.req[i].Value = value
@@ -169,6 +171,7 @@ func (c *Call) SetHeader(name, value string) {
 
 // AddHeader adds a request field, by its name in lower case, after those that are there.
 func (c *Call) AddHeader(name, value string) {
+	c.ownFields()
 	f := hpack.Field{Name: name, Value: value}
 	if strings.HasPrefix(name, ":") {
 		c.req = slices.Insert(c.req, 0, f) // RFC 9113 section 8.3: before all regular fields
@@ -179,6 +182,7 @@ func (c *Call) AddHeader(name, value string) {
 
 // DelHeader removes all request fields of the name in lower case.
 func (c *Call) DelHeader(name string) {
+	c.ownFields()
 	c.req = slices.DeleteFunc(c.req, func(f hpack.Field) bool { return f.Name == name })
 }
 
@@ -271,9 +275,12 @@ func (c *Call) act(b *h2.Batch) {
 }
 
 // stats returns what CallEnded gets. mu is held.
-func (c *Call) stats() CallStats {
+func (c *Call) stats(now time.Time) CallStats {
+	if !now.After(c.start) {
+		now = time.Now() // it ended as it began, with the same batch
+	}
 	s := CallStats{
-		Start: c.start, Duration: time.Since(c.start), Code: c.code, Reason: c.reason, Attempts: c.attempts,
+		Start: c.start, Duration: now.Sub(c.start), Code: c.code, Reason: c.reason, Attempts: c.attempts,
 		RequestMessages: c.reqCount.messages, RequestBytes: c.reqCount.bytes,
 		ResponseMessages: c.resCount.messages, ResponseBytes: c.resCount.bytes,
 		FirstResponse: c.answered, LastAttempt: c.attemptStart(),

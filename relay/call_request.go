@@ -105,8 +105,7 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 	if h := c.srv.Hooks.AttemptOpening; h != nil {
 		h(c, c.attempts)
 	}
-	var array [24]hpack.Field
-	if err := uc.h2.Open(b, &a.Stream, c.upstreamFields(array[:0], uc), end); err != nil {
+	if err := c.openOn(uc, b, a, end); err != nil {
 		return err
 	}
 	if c.attempts > 0 {
@@ -119,6 +118,15 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 		c.sendKept(b)
 	}
 	return nil
+}
+
+// openOn opens a's stream on uc with the request's fields. mu is held.
+func (c *Call) openOn(uc *upConn, b *h2.Batch, a *attempt, end bool) error {
+	if l := c.list(uc, b.Now()); l != nil {
+		return uc.h2.OpenList(b, &a.Stream, l, end)
+	}
+	var array [24]hpack.Field
+	return uc.h2.Open(b, &a.Stream, c.upstreamFields(array[:0], uc, b.Now()), end)
 }
 
 // sendKept sends the replay buffer. mu is held.
@@ -139,7 +147,7 @@ func (c *Call) sendKept(b *h2.Batch) {
 }
 
 // upstreamFields appends the request's fields as they are sent to uc. mu is held.
-func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn) []hpack.Field {
+func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn, now time.Time) []hpack.Field {
 	authority, counted := false, c.retries == 0
 	for _, f := range c.req {
 		switch f.Name {
@@ -149,7 +157,7 @@ func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn) []hpack.Field {
 			authority = true
 			f.Value = or(uc.ep.cfg.Authority, f.Value)
 		case "grpc-timeout":
-			f.Value = c.timeLeft(f.Value)
+			f.Value = c.timeLeft(f.Value, now)
 		case previousAttempts:
 			if c.retries > 0 {
 				f.Value, counted = c.countAttempts(f.Value), true
@@ -172,13 +180,15 @@ func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn) []hpack.Field {
 
 // timeLeft returns the grpc-timeout less the time spent, or the caller's own text
 // while that is next to nothing: rewriting it gains no one.
-func (c *Call) timeLeft(text string) string {
-	spent := time.Since(c.start)
-	if spent < c.timeout/1000 {
+func (c *Call) timeLeft(text string, now time.Time) string {
+	if c.timeoutAsIs(now) {
 		return text
 	}
-	return formatTimeout(c.timeout - spent)
+	return formatTimeout(c.timeout - now.Sub(c.start))
 }
+
+// timeoutAsIs reports whether so little of the caller's time is spent that its own text may go on.
+func (c *Call) timeoutAsIs(now time.Time) bool { return now.Sub(c.start) < c.timeout/1000 }
 
 // dropUpstream takes the call from its endpoint: out of the queue, or off its stream. mu is held.
 func (c *Call) dropUpstream(b *h2.Batch, code frame.Code) {
@@ -199,5 +209,5 @@ func (c *Call) dropUpstream(b *h2.Batch, code frame.Code) {
 func (c *Call) overBudget(b *h2.Batch) {
 	c.dropUpstream(b, frame.Cancel)
 	c.down.Reset(b, frame.EnhanceYourCalm)
-	c.finish(codes.ResourceExhausted, ReasonBufferBudget)
+	c.finish(b, codes.ResourceExhausted, ReasonBufferBudget)
 }

@@ -17,6 +17,10 @@ import (
 
 // response takes the header block that opens the upstream's response. mu is held.
 func (c *Call) response(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
+	if r := responseOf(&head, true); r != nil {
+		c.respond(b, &head, r.forward.Fields, r.forward, r.code)
+		return
+	}
 	httpStatus := head.Fields[0].Value
 	if httpStatus[0] == '1' {
 		return // interim responses have no place in gRPC
@@ -30,27 +34,40 @@ func (c *Call) response(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
 		c.abort(b, codes.Unknown, ReasonUpstreamNotGRPC, fmt.Sprintf("upstream answered with content-type %q, expected application/grpc", contentType))
 		return
 	}
-	if head.EndStream {
-		code := codeOf(find(head.Fields, "grpc-status"))
-		if code != codes.OK && c.retry(b, code, "", find(head.Fields, "grpc-retry-pushback-ms")) {
-			return
-		}
+	fields := forwardable(head.Fields, scratch)
+	noteResponse(&head, true, fields)
+	c.respond(b, &head, fields, nil, codeOf(find(fields, "grpc-status")))
+}
+
+// respond sends the header block that opens the response: list, or fields if that is nil. mu is held.
+func (c *Call) respond(b *h2.Batch, head *h2.Head, fields []hpack.Field, list *hpack.List, code codes.Code) {
+	if head.EndStream && code != codes.OK && c.retry(b, code, "", find(head.Fields, "grpc-retry-pushback-ms")) {
+		return
 	}
 	c.responded = true
 	if c.srv.Hooks.FirstResponse {
-		c.answered = time.Since(c.start)
+		c.answered = max(1, b.Now().Sub(c.start))
 	}
 	c.replay.drop()
-	c.down.SendHeaders(b, forwardable(head.Fields, scratch), head.EndStream)
-	if head.EndStream {
-		c.complete(b, head.Fields)
+	switch {
+	case head.EndStream:
+		c.complete(b, head, fields, list, code)
+	case list != nil:
+		c.down.SendList(b, list, false)
+	default:
+		c.down.SendHeaders(b, fields, false)
 	}
 }
 
 // trailers takes the header block that ends the upstream's response. mu is held.
 func (c *Call) trailers(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
-	c.down.SendHeaders(b, forwardable(head.Fields, scratch), true)
-	c.complete(b, head.Fields)
+	if r := responseOf(&head, false); r != nil {
+		c.complete(b, &head, r.forward.Fields, r.forward, r.code)
+		return
+	}
+	fields := forwardable(head.Fields, scratch)
+	noteResponse(&head, false, fields)
+	c.complete(b, &head, fields, nil, codeOf(find(fields, "grpc-status")))
 }
 
 // responseData takes octets of the upstream's response, and returns how many need no more memory. mu is held.
@@ -68,11 +85,17 @@ func (c *Call) responseData(b *h2.Batch, p []byte, end bool) (passed int) {
 	return passed
 }
 
-// complete notes that the upstream's response, which ended with fields, is handed over. mu is held.
-func (c *Call) complete(b *h2.Batch, fields []hpack.Field) {
-	c.down.StopReceiving(b)
-	c.up.Reset(b, frame.NoError) // if the request has not ended
-	c.finish(codeOf(find(fields, "grpc-status")), "")
+// complete hands over the end of the upstream's response: list, or fields if that is nil. mu is held.
+func (c *Call) complete(b *h2.Batch, head *h2.Head, fields []hpack.Field, list *hpack.List, code codes.Code) {
+	if list != nil {
+		c.down.SendLastList(b, list)
+	} else {
+		c.down.SendLast(b, fields)
+	}
+	if !head.Over {
+		c.up.Reset(b, frame.NoError) // the request has not ended
+	}
+	c.finish(b, code, "")
 }
 
 // codeOf reads a grpc-status.
@@ -126,16 +149,15 @@ func (c *Call) fail(b *h2.Batch, st *status.Status, reason string) {
 	if c.fan != nil {
 		fields = c.fan.trailers(fields)
 	}
-	c.down.SendHeaders(b, fields, true)
-	c.down.StopReceiving(b)
-	c.finish(st.Code(), reason)
+	c.down.SendLast(b, fields)
+	c.finish(b, st.Code(), reason)
 }
 
 // pushbackMillis is how long callers shall wait before they try again (gRFC A6).
 const pushbackMillis = "1000"
 
 // finish ends the call: nothing moves any more but what is queued for the client. mu is held.
-func (c *Call) finish(code codes.Code, reason string) {
+func (c *Call) finish(b *h2.Batch, code codes.Code, reason string) {
 	if c.stage == stageDone {
 		return
 	}
@@ -154,14 +176,18 @@ func (c *Call) finish(code codes.Code, reason string) {
 	if c.cancel != nil {
 		c.cancel()
 	}
-	stats := c.stats()
+	h := c.srv.Hooks.CallEnded
+	var stats CallStats
+	if h != nil {
+		stats = c.stats(b.Now())
+	}
 	if c.ep != nil {
 		c.leave(opened, code, reason)
 	}
 	if c.fan != nil {
 		c.fan.close()
 	}
-	if h := c.srv.Hooks.CallEnded; h != nil {
+	if h != nil {
 		h(c, stats)
 	}
 }

@@ -90,7 +90,7 @@ func (d *downConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
 		return // over, or its header block was refused before it became a call
 	}
 	c.dropUpstream(b, frame.Cancel)
-	c.finish(codes.Canceled, ReasonCanceled)
+	c.finish(b, codes.Canceled, ReasonCanceled)
 }
 
 // Credit is told when response octets left that the client had no room for.
@@ -126,7 +126,7 @@ func (d *downConn) GoAway(*h2.Conn, *h2.Batch, frame.Code) {}
 
 // request starts a call from its header block.
 func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
-	c.start = time.Now()
+	c.start = b.Now()
 	c.reqEnd = head.EndStream
 	if head.TooLarge != nil {
 		c.mu.Lock()
@@ -136,7 +136,12 @@ func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
 		c.fail(b, failure(codes.ResourceExhausted, ReasonHeadersTooLarge, "request headers: "+head.TooLarge.Error()), ReasonHeadersTooLarge)
 		return
 	}
-	method := c.take(head.Fields)
+	var method string
+	if head.Known != nil {
+		method = c.takeKnown(head.Known)
+	} else {
+		method = c.take(head.Fields)
+	}
 	if !isGRPC(c.content) || method != "POST" {
 		d.serveHTTP(c, b, head)
 		return

@@ -103,6 +103,7 @@ type Endpoint struct {
 	inFlight atomic.Int64
 	turn     atomic.Uint32
 	counts   endpointCounts
+	lists    knownLists
 
 	mu sync.Mutex
 	// Guarded by mu.

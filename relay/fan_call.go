@@ -179,9 +179,8 @@ func (f *fanCall) conclude(b *h2.Batch) {
 		return
 	}
 	f.sendHead(b)
-	c.down.SendHeaders(b, f.trailers(okFields), true)
-	c.down.StopReceiving(b)
-	c.finish(codes.OK, "")
+	c.down.SendLast(b, f.trailers(okFields))
+	c.finish(b, codes.OK, "")
 }
 
 // okFields are the trailers of a call that succeeded.

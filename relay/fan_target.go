@@ -159,8 +159,7 @@ func (t *fanTarget) open(uc *upConn, b *h2.Batch) error {
 	}
 	a.call, a.target, a.Owner = c, t, a
 	kept := len(c.replay.p)
-	var array [24]hpack.Field
-	if err := uc.h2.Open(b, &a.Stream, c.upstreamFields(array[:0], uc), c.reqEnd && kept == 0); err != nil {
+	if err := c.openOn(uc, b, a, c.reqEnd && kept == 0); err != nil {
 		return err
 	}
 	t.attempts++

@@ -5,11 +5,13 @@ package relay
 
 import (
 	"crypto/tls"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/manifold-grpc/manifold/internal/h2"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
 
@@ -34,16 +36,33 @@ func lines(fs []hpack.Field) []string {
 // request is what every request below begins with.
 var request = []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: shop", "content-type: application/grpc"}
 
-// upstreamed returns what the fields of a request become on their way to an upstream.
+// upstreamed returns what the fields of a request become on their way to an upstream. It holds against that what becomes of
+// a list that came before, the second time and the third.
 func upstreamed(srv *Server, dc *downConn, cfg EndpointConfig, route func(*Call), in []string) (*Call, []string) {
 	dc.srv, dc.set = srv, newSettings(srv.settingsOfFields())
-	c := &Call{srv: srv, dc: dc, start: time.Now()}
-	c.take(fields(in...))
-	if route != nil {
-		route(c)
-	}
 	uc := &upConn{ep: &Endpoint{cfg: cfg}, scheme: "http"}
-	return c, lines(c.upstreamFields(nil, uc))
+	start := time.Now()
+	pass := func(take func(*Call) string) (*Call, string, []string) {
+		c := &Call{srv: srv, dc: dc, start: start}
+		method := take(c)
+		if route != nil {
+			route(c)
+		}
+		out := c.upstreamFields(nil, uc, start)
+		if l := c.list(uc, start); l != nil {
+			out = l.Fields
+		}
+		return c, method, lines(out)
+	}
+	c, method, want := pass(func(c *Call) string { return c.take(fields(in...)) })
+	known := &h2.Known{List: hpack.NewList(fields(in...))}
+	for range 3 {
+		k, m, got := pass(func(c *Call) string { return c.takeKnown(known) })
+		if m != method || !slices.Equal(got, want) || k.path != c.path || k.host != c.host || k.content != c.content || k.timeout != c.timeout {
+			panic(fmt.Sprintf("known list of %q: %q, want %q", in, got, want))
+		}
+	}
+	return c, want
 }
 
 func more(lines ...string) []string { return append(slices.Clone(request), lines...) }

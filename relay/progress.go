@@ -69,7 +69,7 @@ func (l *callList) report(now time.Time, h *Hooks) {
 		}
 		if c.stage != stageRouting { // else the Route function may be at it
 			c.link.due = now.Add(or(h.ProgressEvery, progressEvery))
-			h.CallProgress(c, c.stats())
+			h.CallProgress(c, c.stats(now))
 		}
 		c.mu.Unlock()
 	}

@@ -65,9 +65,11 @@ func (c *Conn) onContinuation(h frame.Header, p []byte) *frame.Error {
 // onBlock decodes a complete header block; self is an error of its frame that ends
 // the stream only. Every block is decoded, also of dead streams: the table must keep step.
 func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *frame.Error {
-	fields, err := c.dec.Decode(c.fields[:0], block)
-	c.fields = fields
-	head := Head{Fields: fields, EndStream: end}
+	fields, list, err := c.dec.DecodeList(c.fields[:0], block)
+	if list == nil {
+		c.fields = fields
+	}
+	head := Head{Fields: fields, Known: known(list), EndStream: end}
 	if err != nil {
 		var tooLarge *hpack.ListError
 		if !errors.As(err, &tooLarge) {
@@ -198,12 +200,19 @@ func (c *Conn) openPeer(id uint32, head Head, ferr *frame.Error) *frame.Error {
 
 // requestContent checks a request and returns the length of the content that it promises, or -1.
 func requestContent(head Head, id uint32) (int64, *frame.Error) {
+	if head.Known.is(knownRequest) {
+		return head.Known.length, head.checkLength(head.Known.length, id)
+	}
 	if head.TooLarge == nil {
 		if ferr := checkRequest(head.Fields, id); ferr != nil {
 			return 0, ferr
 		}
 	}
-	return contentOf(head, id)
+	n, ferr := contentOf(head, id)
+	if ferr == nil {
+		head.Known.found(knownRequest, n)
+	}
+	return n, ferr
 }
 
 // refuse answers one stream too many (section 5.1.2). That of a suspect counts as one more that was reset.
@@ -227,6 +236,13 @@ func (c *Conn) refuse(id uint32, suspect bool) *frame.Error {
 
 // takeResponse holds the header block that opens a response, or an interim one, against the rules.
 func (s *Stream) takeResponse(head Head) (interim bool, ferr *frame.Error) {
+	if head.Known.is(knownResponse) && !s.toHead {
+		if ferr := head.checkLength(head.Known.length, s.id); ferr != nil {
+			return false, ferr
+		}
+		s.bodyLeft, s.gotHeaders = head.Known.length, true
+		return false, nil
+	}
 	if head.TooLarge == nil {
 		interim, ferr = checkResponse(head.Fields, s.id)
 		if ferr == nil && interim && head.EndStream {
@@ -240,6 +256,7 @@ func (s *Stream) takeResponse(head Head) (interim bool, ferr *frame.Error) {
 		if s.bodyLeft, ferr = contentOf(head, s.id); ferr != nil {
 			return false, ferr
 		}
+		head.Known.found(knownResponse, s.bodyLeft)
 	}
 	s.gotHeaders = true
 	return false, nil
@@ -257,10 +274,11 @@ func (s *Stream) takeTrailers(head Head) *frame.Error {
 		// Section 8.1: the block after DATA has END_STREAM.
 		return malformed(s.id, "trailers_without_end", "second header block without END_STREAM")
 	}
-	if head.TooLarge == nil {
+	if head.TooLarge == nil && !head.Known.is(knownTrailers) {
 		if ferr := checkTrailers(head.Fields, s.id); ferr != nil {
 			return ferr
 		}
+		head.Known.found(knownTrailers, -1)
 	}
 	if s.bodyLeft > 0 {
 		return lengthError(s.id)

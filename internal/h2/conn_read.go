@@ -31,6 +31,7 @@ func (c *Conn) Serve() error {
 	b.Flush()
 
 	err := c.readAll()
+	c.batch.now = time.Time{} // the last input may be long ago
 	err = c.shut(err)
 	c.endAll(err)
 	c.linger(err)

@@ -58,6 +58,9 @@ type Head struct {
 	// fields come first.
 	Fields []hpack.Field
 
+	// Known is not nil for a block that comes often: Fields is then Known.List.Fields.
+	Known *Known
+
 	// EndStream says that nothing follows in this direction.
 	EndStream bool
 
@@ -68,6 +71,49 @@ type Head struct {
 	// TooLarge is not nil where the block went over the limits: it names the limit, and Fields
 	// holds what came before. The owner must answer, or reset the stream.
 	TooLarge error
+}
+
+// Known is a header list that comes often on a connection.
+type Known struct {
+	List *hpack.List
+
+	// Note is what the owner made of the list, for the next time. Only the calls of [Events] that come
+	// from the goroutine in [Conn.Serve] may use it.
+	Note any
+
+	checked uint8 // what it was found to be: knownRequest and the like
+	length  int64 // of the content that it promises; -1: none
+}
+
+// What a known list was found to be. One that breaks a rule is checked each time.
+const (
+	knownRequest = 1 << iota
+	knownResponse
+	knownTrailers
+)
+
+// known returns what is known of a list, or nil without one.
+func known(l *hpack.List) *Known {
+	if l == nil {
+		return nil
+	}
+	k, ok := l.Note.(*Known)
+	if !ok {
+		k = &Known{List: l}
+		l.Note = k
+	}
+	return k
+}
+
+// is reports whether the list is known to be that.
+func (k *Known) is(what uint8) bool { return k != nil && k.checked&what != 0 }
+
+// found notes that the list was checked.
+func (k *Known) found(what uint8, length int64) {
+	if k != nil {
+		k.checked |= what
+		k.length = length
+	}
 }
 
 // End is why a stream is over before its regular end.

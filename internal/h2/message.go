@@ -196,8 +196,16 @@ func contentOf(head Head, id uint32) (int64, *frame.Error) {
 		return -1, nil // what came of the fields may be anything
 	}
 	n, ferr := contentLength(head.Fields, id)
-	if ferr == nil && head.EndStream && n > 0 {
-		ferr = lengthError(id)
+	if ferr == nil {
+		ferr = head.checkLength(n, id)
 	}
 	return n, ferr
+}
+
+// checkLength holds the content that a header block promises against its being all of the message.
+func (h *Head) checkLength(n int64, id uint32) *frame.Error {
+	if h.EndStream && n > 0 {
+		return lengthError(id)
+	}
+	return nil
 }

@@ -84,7 +84,7 @@ func (c *Conn) pumpStream(b *Batch, s *Stream) {
 		return
 	}
 	if s.trailers != nil {
-		c.appendHeaders(s.id, s.trailers, s.endQueued)
+		c.appendHeaders(s.id, s.trailers, nil, s.endQueued)
 		s.trailers = nil
 	}
 	if s.endQueued {

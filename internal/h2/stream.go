@@ -55,21 +55,34 @@ func (s *Stream) SendHeaders(b *Batch, fields []hpack.Field, end bool) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.sendHeaders(b, fields, end)
+	s.sendHeaders(b, fields, nil, end)
+}
+
+// SendList is SendHeaders with a list that is sent often.
+func (s *Stream) SendList(b *Batch, list *hpack.List, end bool) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.sendHeaders(b, list.Fields, list, end)
 }
 
 // SendLast is SendHeaders with end set, and StopReceiving: the end of a response that needs no more of
 // the request.
-func (s *Stream) SendLast(b *Batch, fields []hpack.Field) {
+func (s *Stream) SendLast(b *Batch, fields []hpack.Field) { s.sendLast(b, fields, nil) }
+
+// SendLastList is SendLast with a list that is sent often.
+func (s *Stream) SendLastList(b *Batch, list *hpack.List) { s.sendLast(b, list.Fields, list) }
+
+func (s *Stream) sendLast(b *Batch, fields []hpack.Field, list *hpack.List) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.sendHeaders(b, fields, true)
+	s.sendHeaders(b, fields, list, true)
 	s.stopReceiving(b)
 }
 
 // sendHeaders is SendHeaders. conn.mu is held.
-func (s *Stream) sendHeaders(b *Batch, fields []hpack.Field, end bool) {
+func (s *Stream) sendHeaders(b *Batch, fields []hpack.Field, list *hpack.List, end bool) {
 	c := s.conn
 	if s.sendOver() {
 		return
@@ -80,7 +93,7 @@ func (s *Stream) sendHeaders(b *Batch, fields []hpack.Field, end bool) {
 		s.endQueued = end
 		return
 	}
-	c.appendHeaders(s.id, fields, end)
+	c.appendHeaders(s.id, fields, list, end)
 	b.touch(c)
 	if end {
 		c.endSend(b, s)

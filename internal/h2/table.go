@@ -21,6 +21,15 @@ const pseudoFields = 4
 // Open opens s with a request. The error is [ErrFull] or [ErrGone], and then s may be
 // handed to another connection. fields is not kept. Client only.
 func (c *Conn) Open(b *Batch, s *Stream, fields []hpack.Field, end bool) error {
+	return c.open(b, s, fields, nil, end)
+}
+
+// OpenList is Open with a list that is sent often.
+func (c *Conn) OpenList(b *Batch, s *Stream, list *hpack.List, end bool) error {
+	return c.open(b, s, list.Fields, list, end)
+}
+
+func (c *Conn) open(b *Batch, s *Stream, fields []hpack.Field, list *hpack.List, end bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone || c.closed || c.nextID > maxStreamID {
@@ -31,16 +40,24 @@ func (c *Conn) Open(b *Batch, s *Stream, fields []hpack.Field, end bool) error {
 	}
 	c.register(s, c.nextID)
 	c.nextID += 2
-	s.toHead = slices.ContainsFunc(fields[:min(len(fields), pseudoFields)], func(f hpack.Field) bool {
-		return f.Name == ":method" && f.Value == "HEAD"
-	})
+	s.toHead = toHead(fields)
 	s.mark = c.appended
-	c.appendHeaders(s.id, fields, end)
+	c.appendHeaders(s.id, fields, list, end)
 	b.touch(c)
 	if end {
 		c.endSend(b, s)
 	}
 	return nil
+}
+
+// toHead reports whether a request's method is HEAD.
+func toHead(fields []hpack.Field) bool {
+	for i := range min(len(fields), pseudoFields) {
+		if fields[i].Name == ":method" {
+			return fields[i].Value == "HEAD"
+		}
+	}
+	return false
 }
 
 // register puts s into the table. mu is held.

@@ -71,14 +71,18 @@ func (c *Conn) appendData(s *Stream, p []byte, end bool) {
 	c.put(out)
 }
 
-// appendHeaders puts a header block into the write buffer. Encoding happens
+// appendHeaders puts a header block into the write buffer: of list, or of fields if that is nil. Encoding happens
 // at the moment of appending: the table of the peer's decoder follows the order of blocks
 // on the wire. mu is held.
-func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, end bool) {
+func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, list *hpack.List, end bool) {
 	c.dataSent++
 	old := c.buffer()
-	out := append(old, make([]byte, frame.HeaderLen)...)
-	out = c.enc.Append(out, fields)
+	out := append(old, emptyHeader[:]...)
+	if list != nil {
+		out = c.enc.AppendList(out, list)
+	} else {
+		out = c.enc.Append(out, fields)
+	}
 	var f frame.Flags
 	if end {
 		f = frame.FlagEndStream
@@ -92,6 +96,9 @@ func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, end bool) {
 	frame.PutHeader(out[len(old):], n, frame.TypeHeaders, f|frame.FlagEndHeaders, id)
 	c.put(out)
 }
+
+// emptyHeader is where a frame's header goes once its length is known.
+var emptyHeader [frame.HeaderLen]byte
 
 // appendContinued appends a block too long for one frame as HEADERS and CONTINUATION.
 func (c *Conn) appendContinued(out []byte, id uint32, block []byte, f frame.Flags) []byte {

@@ -23,6 +23,7 @@ type Decoder struct {
 	shrink  bool          // the next block must begin with a size update
 	limits  [2]*ListError // on octets and fields; nil is none
 	err     *DecodeError  // once set, the connection is lost
+	known   knownBlocks
 
 	// Of the block being decoded.
 	block     []byte
@@ -82,6 +83,7 @@ func (d *Decoder) SetMaxTableSize(n uint32) {
 // fields. 0 means no limit. It is called between blocks.
 func (d *Decoder) SetLimits(maxListBytes uint32, maxFields int) {
 	d.limits = [2]*ListError{}
+	d.table.version++ // what is known was within the old ones
 	if maxListBytes > 0 {
 		d.limits[0] = &ListError{"header_list_bytes", uint64(maxListBytes)}
 	}

@@ -22,6 +22,9 @@ const maxShare = 4
 type Encoder struct {
 	table encTable
 	seen  filter
+	known knownLists
+
+	fickle bool // the next block with the same fields may be another one
 
 	// The peer allows a table of up to allowed octets, and of lowest octets at
 	// some moment since the last block. table.max is what it was told.
@@ -97,7 +100,10 @@ func (e *Encoder) appendField(dst []byte, f *Field) []byte {
 	switch {
 	case secret(f.Name, f.Value):
 		return e.appendLiteral(dst, neverIndexed, f)
-	case f.Size() > e.table.max/maxShare || !e.seen.again(hash):
+	case f.Size() > e.table.max/maxShare:
+		return e.appendLiteral(dst, notIndexed, f)
+	case !e.seen.again(hash):
+		e.fickle = true
 		return e.appendLiteral(dst, notIndexed, f)
 	}
 	return e.appendIndexed(dst, hash, f)

@@ -27,6 +27,7 @@ type encTable struct {
 	next         uint32     // number of the last entry
 	count        uint32     // live entries: next-count+1 to next
 	size, max    uint32
+	version      uint64 // of the content: rises with each change
 }
 
 func (t *encTable) at(k uint32) *encEntry { return &t.ring[k&uint32(len(t.ring)-1)] }
@@ -80,6 +81,7 @@ func (t *encTable) insert(pair, name uint32, f *Field) {
 	if int(t.count) == len(t.ring) {
 		t.grow()
 	}
+	t.version++
 	t.next++
 	t.count++
 	t.size += size
@@ -99,6 +101,7 @@ func (t *encTable) link(k uint32) {
 // setMax sets the maximum size and evicts what no longer fits.
 func (t *encTable) setMax(n uint32) {
 	t.max = n
+	t.version++
 	t.evict(0)
 }
 
@@ -106,6 +109,7 @@ func (t *encTable) setMax(n uint32) {
 func (t *encTable) evict(size uint32) {
 	for t.count > 0 && t.size+size > t.max {
 		e := t.at(t.next - t.count + 1)
+		t.version++
 		t.size -= e.size
 		t.count--
 		e.name, e.value = "", "" // the strings may go

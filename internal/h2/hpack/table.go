@@ -20,6 +20,8 @@ type table struct {
 	count int     // live entries: next-count to next-1
 	size  uint32  // sum of their sizes, at most max
 	max   uint32
+
+	version uint64 // of the content: rises with each change
 }
 
 // at returns live entry k.
@@ -31,6 +33,7 @@ func (t *table) live(k uint64) bool { return t.next-k-1 < uint64(t.count) }
 // setMax sets the maximum size and evicts what no longer fits.
 func (t *table) setMax(n uint32) {
 	t.max = n
+	t.version++
 	t.evict(0)
 }
 
@@ -45,6 +48,7 @@ func (t *table) insert(size uint32) (k uint64, ok bool) {
 	if t.count == len(t.ring) {
 		t.grow()
 	}
+	t.version++
 	k = t.next
 	t.next++
 	t.count++
@@ -70,6 +74,7 @@ func (t *table) evict(size uint32) {
 // drop removes the oldest entry.
 func (t *table) drop() {
 	e := t.at(t.next - uint64(t.count))
+	t.version++
 	t.size -= e.size
 	t.count--
 	*e = entry{} // the strings may go

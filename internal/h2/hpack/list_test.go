@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package hpack
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+
+	xhpack "golang.org/x/net/http2/hpack"
+)
+
+// FuzzLists sends a few lists over and over, and others between them, from an encoder that remembers lists to a decoder
+// that remembers blocks, while the table's size changes. The reference must read the same from the
+// same octets.
+func FuzzLists(f *testing.F) {
+	for i := range uint64(20) {
+		f.Add(i)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		g := newGenerator(seed)
+		e, d, x := NewEncoder(), NewDecoder(4096), xhpack.NewDecoder(4096, nil)
+		var lists []*List
+		for range 12 {
+			l := g.list()
+			lists = append(lists, NewList(l[:min(len(l), 6)]))
+		}
+		send := func(fields []Field, block []byte) {
+			want, err := x.DecodeFull(block)
+			if err != nil || len(want) != len(fields) {
+				t.Fatalf("block %x: %d fields of %d, %v", block, len(want), len(fields), err)
+			}
+			got, _, err := d.DecodeList(nil, block)
+			if err != nil || !sameFields(got, fields) {
+				t.Fatalf("block %x: %v, %v, want %v", block, got, err, fields)
+			}
+			for i, w := range want {
+				if w.Name != fields[i].Name || w.Value != fields[i].Value || fields[i].Sensitive && !w.Sensitive || w.Sensitive != got[i].Sensitive {
+					t.Fatalf("field %d is %v to the reference and %v to us, want %v", i, w, got[i], fields[i])
+				}
+			}
+		}
+		for range 300 {
+			switch g.IntN(40) {
+			case 0:
+				e.SetMaxTableSize(uint32(g.IntN(5000)))
+			case 1:
+				l := g.list()
+				send(l, e.Append(nil, l))
+			}
+			l := lists[g.IntN(1+g.IntN(len(lists)))]
+			send(l.Fields, e.AppendList(nil, l))
+		}
+	})
+}
+
+var usualRequest = []Field{
+	{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: "/a.B/C"},
+	{Name: ":authority", Value: "localhost"}, {Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+}
+
+// A block is known from the second time on at which it comes with the table as it is, and costs nothing then.
+func TestKnownBlocks(t *testing.T) {
+	e, d := NewEncoder(), NewDecoder(4096)
+	out := NewList(usualRequest)
+	var block []byte
+	var known []*List
+	next := func() {
+		block = e.AppendList(block[:0], out)
+		_, l, err := d.DecodeList(nil, block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known = append(known, l)
+	}
+	for range 6 {
+		next()
+	}
+	// Literals, insertions, and twice all from the table.
+	if want := []*List{nil, nil, nil, known[3], known[3], known[3]}; known[3] == nil || !slices.Equal(known, want) {
+		t.Fatalf("lists are %v, want one from the fourth block on", known)
+	}
+	if !sameFields(known[3].Fields, usualRequest) {
+		t.Errorf("list is %v, want %v", known[3].Fields, usualRequest)
+	}
+	var fields []Field
+	if n := testing.AllocsPerRun(100, func() {
+		block = e.AppendList(block[:0], out)
+		fields, _, _ = d.DecodeList(fields[:0], block)
+	}); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+	// Another entry in the table gives indexes another meaning.
+	other := []Field{{Name: "a", Value: "b"}}
+	for range 2 {
+		if _, _, err := d.DecodeList(nil, e.Append(nil, other)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := known[5]
+	next()
+	next()
+	if known[6] != nil || known[7] == nil || known[7] == old || !sameFields(known[7].Fields, usualRequest) {
+		t.Errorf("after an insertion the lists are %v, want none and then a new one", known[6:])
+	}
+}
+
+// A list whose fields would go another way the next time is not remembered too early: in the end all of it
+// is in the table.
+func TestListsAreIndexed(t *testing.T) {
+	e, d := NewEncoder(), NewDecoder(4096)
+	l := NewList(usualRequest)
+	var n int
+	for range 3 {
+		block := e.AppendList(nil, l)
+		if _, err := d.Decode(nil, block); err != nil {
+			t.Fatal(err)
+		}
+		n = len(block)
+	}
+	if n != len(usualRequest) {
+		t.Errorf("the third block has %d octets, want %d", n, len(usualRequest))
+	}
+}
+
+// However many lists come, what is remembered of them is bounded.
+func TestKnownListsAreBounded(t *testing.T) {
+	e := NewEncoder()
+	var lists []*List
+	for i := range 2000 {
+		lists = append(lists, NewList(append(slices.Clone(usualRequest[:2]), Field{Name: ":status", Value: strconv.Itoa(200 + 4*(i%2))})))
+	}
+	for range 5 {
+		for _, l := range lists {
+			e.AppendList(nil, l)
+		}
+	}
+	if got := len(e.known.slots); got != maxEncoderSlots {
+		t.Errorf("%d slots, want %d", got, maxEncoderSlots)
+	}
+}
