@@ -5,7 +5,11 @@ package relay
 
 import (
 	"crypto/tls"
+	"maps"
 	"net"
+	"slices"
+
+	"github.com/manifold-grpc/manifold/internal/h2"
 )
 
 // Settings are what of a [Server] may change while it serves; its fields of the same names say what each is.
@@ -45,6 +49,19 @@ func (s *Server) Update(n Settings) {
 	set := newSettings(n)
 	s.budget.SetMax(set.limits.Buffer)
 	s.settings.Store(set)
+}
+
+// Renew asks the clients that are connected to connect anew, as when a drain begins, so that all are served with
+// the settings of now: new calls come by new connections, those in flight run to their end.
+func (s *Server) Renew() {
+	s.mu.Lock()
+	open := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	for _, d := range open {
+		var b h2.Batch
+		d.h2.Drain(&b)
+		b.Flush()
+	}
 }
 
 // settingsOfFields are those that a server begins with.

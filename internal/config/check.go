@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/internal/route"
@@ -40,6 +41,9 @@ func (c *checker) check() {
 		c.route(i)
 	}
 	c.conflicts()
+	if d := &c.config.Drain; d.Timeout != 0 && d.Timeout < d.Delay && !c.broken["drain"] {
+		c.fail("drain.timeout", "%v, expected at least drain.delay, %v", time.Duration(d.Timeout), time.Duration(d.Delay))
+	}
 }
 
 func (c *checker) frontends() {

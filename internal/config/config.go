@@ -32,6 +32,14 @@ type Config struct {
 	Frontends []Frontend         `yaml:"frontends,required" doc:"Where calls come in."`
 	Backends  map[string]Backend `yaml:"backends" doc:"Where calls go, by names of your choice."`
 	Routes    []Route            `yaml:"routes" doc:"Which calls go where. The most specific route that matches a call takes it: an exact host before a wildcard, an exact service before a glob, a method before none, more metadata before less, then the earlier one. A call without a route is answered with UNIMPLEMENTED."`
+	Drain     Drain              `yaml:"drain" doc:"How the daemon stops, and what it has a reload remove."`
+}
+
+// Drain is how long what goes away may take.
+type Drain struct {
+	Delay   Time    `yaml:"delay" doc:"Time on SIGTERM in which new calls are still taken, while health is NOT_SERVING already. The flag --drain-delay goes before it." default:"none"`
+	Timeout Time    `yaml:"timeout" doc:"Time on SIGTERM in all, before calls are cut off. The flag --drain-timeout goes before it." default:"25s"`
+	Removed OrNever `yaml:"removed" doc:"Time for the calls of a frontend or a backend that a reload removes, before they are cut off." default:"1h"`
 }
 
 // Frontend is a listener.

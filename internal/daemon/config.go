@@ -26,6 +26,9 @@ type Config struct {
 	// File is what a configuration file declares, as package config returns it. With it
 	// Listen, TLS, Endpoints, CAFile and FanOut have to be empty. Default: these.
 	File *config.Config
+	// Load reads that file, at New where File is nil, and anew at each Reload. Default: a Reload finds the
+	// same as before, with the contents of now of the files that are named.
+	Load func() (*config.Config, error)
 	// Listen is where calls come in. Required.
 	Listen Address
 	// TLS is how the listener speaks TLS. The zero value is plaintext HTTP/2.
@@ -40,7 +43,7 @@ type Config struct {
 	FanOut FanOut
 	// DrainDelay is how long a draining daemon still takes new calls, while its
 	// health is NOT_SERVING already, so that load balancers can turn away from
-	// it first. Default: 0, no time.
+	// it first. Default: what the file says, else 0, no time.
 	DrainDelay time.Duration
 	// Log gets what an operator should know. Default: nothing is logged.
 	Log *slog.Logger

@@ -7,8 +7,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,47 +21,58 @@ import (
 // goroutine after Start.
 type Daemon struct {
 	// Immutable after New.
-	drainDelay time.Duration
-	plan       *plan
-	log        *slog.Logger
-	health     *health
-	done       chan struct{} // closed when a frontend serves no longer
+	cfg    Config
+	log    *slog.Logger
+	health *health
+	first  *plan         // for Start
+	done   chan struct{} // closed when the daemon serves no longer as it should
 
 	// Immutable after Start.
-	lis  []net.Listener // of the frontends, in their order
-	path *dataPath
+	local *localServices // what the daemon answers itself
 
-	serving sync.WaitGroup // frontends
+	world    atomic.Pointer[world] // in use; never nil
+	serving  sync.WaitGroup        // frontends
+	retiring sync.WaitGroup        // what a reload removed; it grows while reloading is held and closed is not set
+	retired  context.Context       // ends what retires
+	cut      context.CancelFunc    // ends retired
+
+	reloading sync.Mutex // held while the world changes; before mu
+	// Guarded by reloading.
+	closed  bool
+	leaving []*frontend // removed by a reload or drained; their connections may still bring calls
 
 	mu sync.Mutex
 	// Guarded by mu.
-	serveErr error // why frontends serve no longer
-	ended    bool  // done is closed
+	frontends []*frontend // of the world in use, in the order of the configuration
+	status    ReloadStatus
+	serveErr  error // why frontends serve no longer
+	ended     bool  // done is closed
 }
 
 // New checks cfg, loads the files it names, and returns a daemon that has not
 // opened or connected anything yet; it need not be shut down unless it is
 // started. Its error has one line for each thing that is wrong.
 func New(cfg Config) (*Daemon, error) {
-	if err := cfg.check(); err != nil {
-		return nil, err
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-
-	var err error
-	d := &Daemon{log: cfg.Log, drainDelay: cfg.DrainDelay, health: newHealth(), done: make(chan struct{})}
-	if cfg.File != nil {
-		d.plan, err = planOfFile(cfg.File, cfg.Log)
-	} else {
-		d.plan, err = planOfFlags(&cfg)
+	if cfg.File == nil && cfg.Load != nil {
+		file, err := cfg.Load()
+		if err != nil {
+			return nil, err
+		}
+		cfg.File = file
 	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	p, err := cfg.plan()
 	if err != nil {
 		return nil, err
 	}
-	d.plan.index()
-	d.plan.local, d.plan.log = d.registerLocal, cfg.Log
+	d := &Daemon{cfg: cfg, log: cfg.Log, health: newHealth(), first: p, done: make(chan struct{})}
+	d.world.Store(&world{plan: &plan{}})
+	d.retired, d.cut = context.WithCancel(context.Background())
 
 	return d, nil
 }
@@ -73,59 +85,32 @@ func (d *Daemon) registerLocal(r grpc.ServiceRegistrar) {
 // Start opens the listeners and returns when clients can connect; calls are
 // served in the background until Shutdown. If it fails, nothing is left open.
 func (d *Daemon) Start() error {
-	err := d.listen()
-	if err == nil {
-		d.path, err = d.openPath()
-	}
-	if err != nil {
-		for _, lis := range d.lis {
-			err = joined([]error{err, lis.Close()})
-		}
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+
+	d.local = openHealth(d.registerLocal)
+	if err := d.change(d.first); err != nil {
+		d.local.close()
+		d.cut()
 		return err
 	}
-
-	for i := range d.lis {
-		f := &d.plan.frontends[i]
-		d.log.Info("listening", "address", d.addr(i), "tls", f.tls != nil, "frontend", f.name)
-		d.serving.Add(1)
-		go d.serve(i) // until Shutdown drains the data path
-	}
+	d.first = nil
+	d.note(nil)
 
 	return nil
 }
 
-// listen opens the listeners of all frontends, or as far as it goes.
-func (d *Daemon) listen() error {
-	for _, f := range d.plan.frontends {
-		lis, err := listen(f.listen)
-		if err != nil {
-			return err
-		}
-		d.lis = append(d.lis, lis)
-	}
-
-	return nil
-}
-
-// openPath opens the data path. Only now it can be seen whether calls would come
-// back to the daemon: port 0 has a number.
-func (d *Daemon) openPath() (*dataPath, error) {
-	var own []net.Addr
-	for _, lis := range d.lis {
-		own = append(own, lis.Addr())
-	}
-	if err := d.plan.loops(own); err != nil {
-		return nil, err
-	}
-
-	return openDataPath(d.plan)
-}
-
-// serve runs until a frontend's listener ends, and keeps the reason for Shutdown.
-func (d *Daemon) serve(frontend int) {
+// serve runs until a frontend's listeners end, and keeps the reason for Shutdown.
+func (d *Daemon) serve(f *frontend) {
 	defer d.serving.Done()
 
-	err := d.path.serve(frontend, d.lis[frontend])
+	if err := f.serve(); err != nil {
+		d.end(err)
+	}
+}
+
+// end has Done tell that the daemon does not serve any longer, or not all.
+func (d *Daemon) end(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.serveErr = joined([]error{d.serveErr, err})
@@ -135,44 +120,70 @@ func (d *Daemon) serve(frontend int) {
 	}
 }
 
+// running returns the frontends of the world in use.
+func (d *Daemon) running() []*frontend {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+
+	return d.frontends
+}
+
 // Addr returns the address the first frontend listens on, with the port that was
 // chosen if the configuration has port 0.
-func (d *Daemon) Addr() Address { return d.addr(0) }
+func (d *Daemon) Addr() Address { return d.running()[0].addr() }
 
 // AddrOf returns the address that a frontend of the file listens on; ok is false if there is none
 // of the name.
 func (d *Daemon) AddrOf(frontend string) (addr Address, ok bool) {
-	for i := range d.plan.frontends {
-		if d.plan.frontends[i].name == frontend {
-			return d.addr(i), true
+	for _, f := range d.running() {
+		if f.router.Load().frontend.name == frontend {
+			return f.addr(), true
 		}
 	}
 
 	return Address{}, false
 }
 
-func (d *Daemon) addr(frontend int) Address {
-	addr := d.lis[frontend].Addr()
-
-	return Address{Network: addr.Network(), Addr: addr.String()}
-}
-
 // Done returns a channel that is closed when a frontend accepts no more: after
 // Shutdown, or because its listener failed, which Shutdown then returns.
 func (d *Daemon) Done() <-chan struct{} { return d.done }
 
+// DrainTimeout returns how long a Shutdown may take as the file in use has it, 0 where it says nothing.
+func (d *Daemon) DrainTimeout() time.Duration { return d.world.Load().drainTimeout }
+
+// inFlight returns the number of calls that have not ended.
+func (d *Daemon) inFlight() int64 {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	n := 0
+	for _, f := range slices.Concat(d.running(), d.leaving) {
+		n += f.server.InFlight()
+	}
+
+	return int64(n)
+}
+
 // Shutdown stops the daemon and returns when nothing of it is left.
 //
-// Its own health becomes NOT_SERVING and, after Config.DrainDelay, no new calls
+// Its own health becomes NOT_SERVING and, after the drain delay, no new calls
 // are taken; those in flight may finish until ctx ends, and are cut then, which
 // is a *CutError. With a ctx that has ended already, all stops at once.
 func (d *Daemon) Shutdown(ctx context.Context) error {
-	d.log.Info("draining", "calls", d.path.inFlight())
+	d.log.Info("draining", "calls", d.inFlight())
 	d.health.drain()
-	pause(ctx, d.drainDelay)
+	pause(ctx, d.world.Load().drainDelay)
 
-	err := d.path.drain(ctx)
+	d.reloading.Lock()
+	d.closed = true
+	all := slices.Concat(d.running(), d.leaving)
+	d.reloading.Unlock()
+	err := drainAll(ctx, all)
+	d.cut()
 	d.serving.Wait()
+	d.retiring.Wait()
+	d.world.Load().abandon(&world{})
+	d.local.close()
+	d.end(nil)
 	err = joined([]error{d.serveErr, err})
 	if err == nil {
 		d.log.Info("stopped")

@@ -328,7 +328,7 @@ func TestFanOut(t *testing.T) {
 // The listener's failure is for whoever runs the daemon to see.
 func TestListenerFails(t *testing.T) {
 	d := startDaemon(t, Config{Endpoints: endpoints(startBackends(t, 1)...)})
-	if err := d.lis[0].Close(); err != nil {
+	if err := d.running()[0].lis[0].Close(); err != nil {
 		t.Fatal(err)
 	}
 

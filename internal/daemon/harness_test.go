@@ -73,7 +73,7 @@ func endpoints(backends ...*sample.Backend) []Endpoint {
 func startDaemon(t *testing.T, cfg Config) *Daemon {
 	t.Helper()
 
-	if cfg.Listen == (Address{}) && cfg.File == nil {
+	if cfg.Listen == (Address{}) && cfg.File == nil && cfg.Load == nil {
 		cfg.Listen = loopback
 	}
 	d, err := New(cfg)
@@ -197,7 +197,7 @@ func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(
 
 // endpointOf returns an endpoint of the daemon's only backend.
 func endpointOf(d *Daemon, i int) *relay.Endpoint {
-	for _, b := range d.path.upstreams {
+	for _, b := range d.world.Load().upstreams {
 		return b.Endpoints()[i].Relay
 	}
 

@@ -12,6 +12,16 @@ import (
 	"syscall"
 )
 
+// listen opens the listeners of a frontend.
+func (d *Daemon) listen(p *frontendPlan) ([]net.Listener, error) {
+	lis, err := listen(p.listen)
+	if err != nil {
+		return nil, err
+	}
+
+	return []net.Listener{lis}, nil
+}
+
 // listen opens the address. The file of a socket that nobody listens on, as a
 // killed process leaves it, is removed first.
 func listen(address Address) (net.Listener, error) {

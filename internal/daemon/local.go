@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -25,9 +26,17 @@ import (
 // localServices is a gRPC server inside of the daemon: its own services, or the
 // one-to-many calls of a route by package proxy. The data path reaches it as a backend in memory.
 type localServices struct {
+	key     fanOutKey // of one-to-many calls
 	server  *grpc.Server
 	backend *relay.Backend
 	targets []*grpc.ClientConn // of one-to-many calls
+}
+
+// fanOutKey is what one-to-many calls of a route depend on. Equal ones can have the same server.
+type fanOutKey struct {
+	backend upstream.Config
+	fanOut  config.FanOut
+	layout  splice.Layout
 }
 
 // openHealth starts a server of the daemon's own services. Its owner closes it.
@@ -135,6 +144,29 @@ func dialOptions(e Endpoint, b *backendPlan) []grpc.DialOption {
 
 	return options
 }
+
+// retire closes the services when there has been no call for a second, or when ctx ends.
+func (l *localServices) retire(ctx context.Context) {
+	defer l.close()
+	tick := time.NewTicker(retireTick)
+	defer tick.Stop()
+	for quiet := time.Duration(0); quiet < retireQuiet; quiet += retireTick {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if l.backend.Endpoints[0].InFlight() > 0 {
+			quiet = 0
+		}
+	}
+}
+
+// A call may be between its route and the services for a moment.
+const (
+	retireTick  = 100 * time.Millisecond
+	retireQuiet = time.Second
+)
 
 // close ends the server and its connections.
 func (l *localServices) close() {

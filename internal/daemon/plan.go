@@ -4,6 +4,7 @@
 package daemon
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,8 +12,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"google.golang.org/grpc"
 
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/route"
@@ -26,13 +25,17 @@ type plan struct {
 	frontends []frontendPlan
 	backends  map[string]*backendPlan
 	routes    []routePlan
-	table     *route.Table                // of routes, by index
-	local     func(grpc.ServiceRegistrar) // registers services not to forward
+	table     *route.Table // of routes, by index
 	log       *slog.Logger
+
+	drainDelay   time.Duration // before a drain, in which new calls are still taken
+	drainTimeout time.Duration // for a drain in all; 0 is not said
+	removed      time.Duration // for what a reload removes; below 0 is no bound
 }
 
 // frontendPlan is a listener.
 type frontendPlan struct {
+	config       *config.Frontend // nil for flags
 	name         string
 	listen       Address
 	tls          *tls.Config // nil is plaintext
@@ -58,6 +61,31 @@ type routePlan struct {
 
 // defaultName is that of the frontend and the backend that flags make.
 const defaultName = "default"
+
+// defaultRemoved is config.Drain's default.
+const defaultRemoved = time.Hour
+
+// plan returns the plan of a configuration that is checked.
+func (c *Config) plan() (*plan, error) {
+	var (
+		p   *plan
+		err error
+	)
+	if c.File != nil {
+		p, err = planOfFile(c.File, c.Log)
+	} else {
+		p, err = planOfFlags(c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.index()
+	p.log = c.Log
+	p.removed = cmp.Or(p.removed, defaultRemoved)
+	p.drainDelay = cmp.Or(c.DrainDelay, p.drainDelay)
+
+	return p, nil
+}
 
 // planOfFlags returns the plan of a configuration without a file.
 func planOfFlags(cfg *Config) (*plan, error) {
@@ -88,7 +116,10 @@ func planOfFlags(cfg *Config) (*plan, error) {
 
 // planOfFile returns the plan of a file that package config has checked.
 func planOfFile(file *config.Config, log *slog.Logger) (*plan, error) {
-	p := &plan{backends: map[string]*backendPlan{}}
+	p := &plan{
+		backends:   map[string]*backendPlan{},
+		drainDelay: time.Duration(file.Drain.Delay), drainTimeout: time.Duration(file.Drain.Timeout), removed: time.Duration(file.Drain.Removed),
+	}
 	var errs []error
 	for i := range file.Frontends {
 		f, err := planFrontend(&file.Frontends[i], log)
@@ -112,7 +143,7 @@ func planOfFile(file *config.Config, log *slog.Logger) (*plan, error) {
 }
 
 func planFrontend(f *config.Frontend, log *slog.Logger) (frontendPlan, error) {
-	p := frontendPlan{name: f.Name, listen: f.Listen, forwardedFor: f.ForwardedFor, limits: relayLimits(&f.Limits)}
+	p := frontendPlan{config: f, name: f.Name, listen: f.Listen, forwardedFor: f.ForwardedFor, limits: relayLimits(&f.Limits)}
 	if f.TLS == nil {
 		return p, nil
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/manifold-grpc/manifold/relay"
 )
 
-// router decides where the calls of one frontend go.
+// router decides where the calls of one frontend go, in one world.
 type router struct {
 	frontend *frontendPlan
 	table    *route.Table

@@ -1,0 +1,209 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/upstream"
+	"github.com/manifold-grpc/manifold/relay"
+)
+
+// firstTries is how long the start, or a reload, may wait for endpoints.
+const firstTries = time.Second
+
+// A world is all that calls are routed by. Once in use it does not change: a reload makes another. Backends and
+// local services that both have are the same in both, with their connections.
+type world struct {
+	*plan
+	routed    []*pathRoute // of plan.routes, by index
+	upstreams map[string]*upstream.Backend
+	locals    []*localServices
+}
+
+// openWorld makes a world that takes over from old what stays, and begins to connect to the rest. What it opened
+// is closed with abandon, or later with retire. The backends that stay have their old configuration until adopt.
+func (d *Daemon) openWorld(p *plan, old *world) (*world, error) {
+	w := &world{plan: p, upstreams: map[string]*upstream.Backend{}}
+	for _, name := range slices.Sorted(maps.Keys(p.backends)) {
+		if kept := old.upstreams[name]; kept != nil {
+			w.upstreams[name] = kept
+			continue
+		}
+		opened, err := upstream.Open(name, p.backends[name].Config, upstream.Deps{Log: p.log})
+		if err != nil {
+			w.abandon(old)
+			return nil, err
+		}
+		w.upstreams[name] = opened
+	}
+	if err := w.openRoutes(old); err != nil {
+		w.abandon(old)
+		return nil, err
+	}
+	w.awaitFirstTries(old)
+
+	return w, nil
+}
+
+// openRoutes makes the routes, with the local servers of those for one-to-many calls.
+func (w *world) openRoutes(old *world) error {
+	for i := range w.routes {
+		r := &pathRoute{routePlan: &w.routes[i]}
+		switch {
+		case r.FanOut != nil:
+			services, err := w.local(old, r.routePlan)
+			if err != nil {
+				return err
+			}
+			r.choice.backends = []*relay.Backend{services.backend}
+		case len(r.Backend) > 0:
+			r.choice = w.choose(r.Backend)
+		}
+		w.routed = append(w.routed, r)
+	}
+
+	return nil
+}
+
+// local returns the local server of a route for one-to-many calls: that of old, if nothing of it is different.
+func (w *world) local(old *world, r *routePlan) (*localServices, error) {
+	key := fanOutKey{backend: w.backends[r.FanOut.Backend].Config, fanOut: *r.FanOut, layout: r.layout}
+	for _, l := range old.locals {
+		if reflect.DeepEqual(l.key, key) && !slices.Contains(w.locals, l) {
+			w.locals = append(w.locals, l)
+			return l, nil
+		}
+	}
+	services, err := openFanOut(w.backends[r.FanOut.Backend], r)
+	if err != nil {
+		return nil, err
+	}
+	services.key = key
+	w.locals = append(w.locals, services)
+
+	return services, nil
+}
+
+// choose returns the backends of a route.
+func (w *world) choose(targets config.Targets) choice {
+	c := choice{turn: new(atomic.Uint64)}
+	c.turn.Store(rand.Uint64()) // so that frequent reloads favour nobody
+	sum := uint64(0)
+	for _, t := range targets {
+		sum += uint64(t.Weight)
+		c.backends, c.bounds = append(c.backends, w.upstreams[t.Name].Relay()), append(c.bounds, sum)
+	}
+
+	return c
+}
+
+// awaitFirstTries waits until each endpoint of new backends is known to be up or down, so that
+// the first calls are balanced like all others, but not for long.
+func (w *world) awaitFirstTries(old *world) {
+	ctx, cancel := context.WithTimeout(context.Background(), firstTries)
+	defer cancel()
+	for name, b := range w.upstreams {
+		if old.upstreams[name] != b {
+			b.AwaitTries(ctx)
+		}
+	}
+}
+
+// adopt has the backends that stay take their new configuration. If one cannot, all have that of old again.
+func (w *world) adopt(old *world) error {
+	var changed []string
+	for _, name := range slices.Sorted(maps.Keys(w.upstreams)) {
+		b := w.upstreams[name]
+		if old.upstreams[name] != b || reflect.DeepEqual(w.backends[name].Config, old.backends[name].Config) {
+			continue
+		}
+		if err := b.Update(w.backends[name].Config); err != nil {
+			for _, name := range changed {
+				err = joined([]error{err, w.upstreams[name].Update(old.backends[name].Config)})
+			}
+			return err
+		}
+		changed = append(changed, name)
+	}
+
+	return nil
+}
+
+// abandon closes what the world has and old has not: it was never in use.
+func (w *world) abandon(old *world) {
+	for name, b := range w.upstreams {
+		if old.upstreams[name] != b {
+			b.Close()
+		}
+	}
+	for _, l := range w.locals {
+		if !slices.Contains(old.locals, l) {
+			l.close()
+		}
+	}
+}
+
+// retire has what old has and w has not run its calls to the end. reloading is held.
+func (d *Daemon) retire(old, w *world) {
+	for name, b := range old.upstreams {
+		if w.upstreams[name] != b {
+			d.retiring.Go(func() { d.retireUpstream(w.plan, b) }) // ends with the backend's calls, or when its time is up
+		}
+	}
+	for _, l := range old.locals {
+		if !slices.Contains(w.locals, l) {
+			d.retiring.Go(func() { // likewise
+				ctx, cancel := d.grace(w.plan)
+				defer cancel()
+				l.retire(ctx)
+			})
+		}
+	}
+}
+
+func (d *Daemon) retireUpstream(p *plan, b *upstream.Backend) {
+	ctx, cancel := d.grace(p)
+	defer cancel()
+	if err := b.Retire(ctx); err != nil {
+		d.log.Warn("removed backend closed before its calls ended", "backend", b.Name(), "error", context.Cause(ctx))
+		return
+	}
+	d.log.Info("removed backend closed", "backend", b.Name())
+}
+
+// loops returns an error if an endpoint is plainly one of the listeners.
+func (p *plan) loops(own []net.Addr) error {
+	for _, name := range slices.Sorted(maps.Keys(p.backends)) {
+		for _, e := range p.backends[name].endpoints {
+			for _, addr := range own {
+				if pointsAt(e.Endpoint, addr) {
+					return fmt.Errorf("endpoint %q is the address that the proxy itself listens on; expected a backend's", e.Endpoint)
+				}
+			}
+		}
+	}
+
+	return nil
+}
+
+// joined is errors.Join that leaves a single error as it is.
+func joined(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+
+	return errors.Join(errs...)
+}
