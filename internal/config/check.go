@@ -123,14 +123,10 @@ func wildcard(host string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
-func (c *checker) backend(name string) {
-	b := c.config.Backends[name]
-	path := join("backends", name)
-	if len(b.Endpoints) == 0 && !c.broken[path] {
-		c.fail(path+".endpoints", "no endpoint, expected at least one")
-	}
+// twice checks that no endpoint is given twice.
+func (c *checker) twice(endpoints Endpoints, path string) {
 	first := map[address.Endpoint]int{}
-	for i, e := range b.Endpoints {
+	for i, e := range endpoints {
 		if e.Endpoint == (address.Endpoint{}) {
 			continue
 		}
@@ -140,9 +136,6 @@ func (c *checker) backend(name string) {
 			continue
 		}
 		first[e.Endpoint] = i
-	}
-	if t := b.TLS; t != nil && (t.Cert == "") != (t.Key == "") && !c.broken[path+".tls"] {
-		c.fail(path+".tls", "one of cert and key, expected both or none")
 	}
 }
 
@@ -258,6 +251,9 @@ func (c *checker) fanOut(f *FanOut, path string) {
 // by TLS and by :authority.
 func (c *checker) oneName(name, path string) {
 	b := c.config.Backends[name]
+	if b.Target != "" {
+		c.fail(path, "backend %q has a target, expected endpoints for one-to-many calls", name)
+	}
 	secure := b.TLS != nil || slices.ContainsFunc(b.Endpoints, func(e NamedEndpoint) bool { return e.TLS })
 	if b.Authority != "" && secure && (b.TLS == nil || b.TLS.ServerName != b.Authority) {
 		c.fail(path, "backend %q has TLS and an authority, expected %q as its tls.server_name too for one-to-many calls", name, b.Authority)

@@ -85,15 +85,6 @@ type Limits struct {
 	KeepaliveTimeout         Time    `yaml:"keepalive_timeout" doc:"Time for its answer." default:"20s"`
 }
 
-// Backend is a set of endpoints of which any can serve a call.
-type Backend struct {
-	Endpoints      Endpoints   `yaml:"endpoints,required" doc:"A list of addresses, or a map of names to addresses. The name, else the address, is the source of an answer to a one-to-many call."`
-	Balance        Balance     `yaml:"balance" doc:"How each call finds its endpoint." default:"round_robin"`
-	TLS            *BackendTLS `yaml:"tls" doc:"TLS to all endpoints; an empty one, {}, is TLS with the system's authorities." default:"TLS only to https:// endpoints"`
-	ConnectTimeout Time        `yaml:"connect_timeout" doc:"Time for one attempt to connect." default:"5s"`
-	Authority      string      `yaml:"authority" doc:"The :authority of requests." default:"that of the client"`
-}
-
 // BackendTLS is how a backend is spoken to.
 type BackendTLS struct {
 	CA         File   `yaml:"ca" doc:"PEM file of the authorities that sign the certificates of endpoints." default:"those of the system"`

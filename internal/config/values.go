@@ -41,6 +41,7 @@ type Balance string
 const (
 	RoundRobin   Balance = "round_robin"
 	LeastRequest Balance = "least_request"
+	RingHash     Balance = "ring_hash"
 )
 
 // Deny is the code that a route answers with; empty for none.
@@ -92,7 +93,11 @@ var scalars = map[reflect.Type]scalar{
 	},
 	reflect.TypeFor[Balance](): {
 		parse:    func(s string) (any, error) { return parseBalance(s) },
-		expected: "round_robin or least_request", enum: []string{string(RoundRobin), string(LeastRequest)},
+		expected: "round_robin, least_request or ring_hash", enum: []string{string(RoundRobin), string(LeastRequest), string(RingHash)},
+	},
+	reflect.TypeFor[Code](): {
+		parse:    func(s string) (any, error) { return parseCode(s) },
+		expected: "the name of a gRPC code such as UNAVAILABLE", enum: codeNames,
 	},
 	reflect.TypeFor[Deny](): {
 		parse:    func(s string) (any, error) { return parseDeny(s) },
@@ -182,7 +187,7 @@ func parseCount(text string) (Count, error) {
 }
 
 func parseBalance(text string) (Balance, error) {
-	if b := Balance(text); b == RoundRobin || b == LeastRequest {
+	if b := Balance(text); b == RoundRobin || b == LeastRequest || b == RingHash {
 		return b, nil
 	}
 

@@ -99,13 +99,13 @@ var layers = []layer{
 	{dir: "internal/address"},
 	{
 		dir:   "internal/config",
-		allow: []string{"./internal/address", "./internal/route", "./proxy/splice", protobuf, yaml},
+		allow: []string{"./internal/address", "./internal/route", "./proxy/splice", grpcCodes, protobuf, yaml},
 	},
 	{dir: "internal/tlsfiles", allow: []string{"./internal/config"}, tests: []string{"./internal/certtest"}},
 	{
 		dir:   "internal/upstream",
 		allow: []string{"./internal/address", "./internal/config", "./internal/tlsfiles", "./relay", grpc},
-		tests: []string{"./internal/certtest", "./internal/sample/...", goleak, protobuf},
+		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/sample/...", goleak, protobuf},
 	},
 	{dir: "internal/nonblock", tests: []string{goleak}},
 	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/tlsconn", "./internal/certtest", "./internal/memnet", goleak}},

@@ -8,6 +8,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +51,8 @@ type Deps struct {
 	Hooks Hooks
 	// Buffer is the budget for octets that wait for slow endpoints. nil means relay.DefaultBuffer.
 	Buffer *relay.Buffer
+	// Dial makes the connections to endpoints, for calls and for checks; network is tcp or unix. nil dials them.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // A Backend is a set of endpoints that changes as its configuration does and as what is known of them
@@ -59,41 +63,61 @@ type Backend struct {
 	deps  Deps
 	relay *relay.Backend
 
-	view atomic.Pointer[view]
-	each atomic.Pointer[[]Single]
-	turn atomic.Uint64 // of round robin
-
-	inFlight atomic.Int64
+	// What calls look at.
+	view        atomic.Pointer[view]
+	each        atomic.Pointer[[]Single]
+	policy      atomic.Pointer[retryPolicy] // nil: no retries
+	maxRequests atomic.Int64                // 0: no limit
+	consecutive atomic.Uint32               // failures in a row that eject
+	budget      budget
+	turn        atomic.Uint64 // of round robin
+	inFlight    atomic.Int64
 
 	changing sync.Mutex // held while the set changes
 	// Guarded by changing.
 	cfg    Config
+	tls    *tls.Config
 	closed bool
 
 	draining sync.WaitGroup // members on their way out
 	drain    context.Context
 	cut      context.CancelFunc // ends drain
+	running  sync.WaitGroup     // the watch, resolutions, checks
+	life     context.Context
+	stop     context.CancelFunc // ends life
+	woken    chan struct{}      // the watch has something to see
 
 	mu sync.Mutex
 	// Guarded by mu.
-	members []*member // in the order of the configuration
-	balance config.Balance
+	members    []*member // in the order of the configuration
+	balance    config.Balance
+	hashKey    string
+	ring       []point // of all members
+	checks     bool    // there are active checks
+	rules      ejectionRules
+	resolution *resolution   // nil without a target; changing is held too where it changes
+	changed    chan struct{} // closed by the next refresh
 }
 
-// Open returns a backend whose endpoints are being connected. Its error is about files that the configuration
+// Open returns a backend whose endpoints are being connected. Its error is about files or a target that the configuration
 // names. Close it, or have it retire.
 func Open(name string, cfg Config, deps Deps) (*Backend, error) {
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Backend{name: name, deps: deps}
+	if deps.Dial == nil {
+		deps.Dial = new(net.Dialer).DialContext
+	}
+	b := &Backend{name: name, deps: deps, woken: make(chan struct{}, 1), changed: make(chan struct{})}
 	b.drain, b.cut = context.WithCancel(context.Background())
-	b.relay = &relay.Backend{Name: name, Choose: b.choose, AttemptEnded: b.attemptEnded}
+	b.life, b.stop = context.WithCancel(context.Background())
+	b.relay = &relay.Backend{Name: name, Choose: b.choose, AttemptEnded: b.attemptEnded, Retry: b.retry}
 	b.view.Store(&view{})
 	if err := b.Update(cfg); err != nil {
-		b.cut()
+		b.Close()
 		return nil, err
 	}
+	b.running.Go(b.watch) // ends with life
 
 	return b, nil
 }
@@ -106,32 +130,105 @@ func (b *Backend) Relay() *relay.Backend { return b.relay }
 
 // Update makes cfg the configuration, for calls from now on. Connections to endpoints that stay the same, in address,
 // name and how they are spoken to, are kept; endpoints that are no more there run their calls to the end. Its
-// error is about files that cfg names; nothing has changed then.
+// error is about files or a target that cfg names; nothing has changed then.
 func (b *Backend) Update(cfg Config) error {
 	b.changing.Lock()
 	defer b.changing.Unlock()
 	if b.closed {
 		return fmt.Errorf("backend %q: closed", b.name)
 	}
-	tls, err := cfg.ClientTLS(b.deps.Log)
+	t, err := cfg.ClientTLS(b.deps.Log)
 	if err != nil {
 		return fmt.Errorf("backend %q: %w", b.name, err)
 	}
-	keep := b.cfg.sameTransport(&cfg)
-	b.cfg = cfg
+	before, tlsBefore := b.cfg, b.tls
+	keep := before.sameTransport(&cfg)
+	b.cfg, b.tls = cfg, t
+	from, err := b.follow(&before)
+	if err != nil {
+		b.cfg, b.tls = before, tlsBefore
+		return fmt.Errorf("backend %q: %w", b.name, err)
+	}
+	b.policy.Store(policyOf(cfg.Retry))
+	if !reflect.DeepEqual(before.Retry, cfg.Retry) {
+		b.budget.set(cfg.Retry)
+	}
+	b.maxRequests.Store(int64(cfg.Breaker.MaxRequests))
+	rules := rulesOf(&cfg.Ejection)
+	b.consecutive.Store(rules.consecutive)
 	b.mu.Lock()
-	b.balance = cfg.Balance
+	b.balance, b.hashKey, b.rules, b.resolution, b.checks = cfg.Balance, cfg.HashKey, rules, from, cfg.Health != nil
 	b.mu.Unlock()
-	b.setMembers(cfg.members(), tls, keep)
+	b.wake()
+	if !keep || !reflect.DeepEqual(before.Health, cfg.Health) {
+		b.stopChecks()
+	}
+	switch {
+	case from == nil:
+		b.setMembers(cfg.static(), keep)
+	case before.Target == cfg.Target:
+		b.setMembers(from.known(), keep)
+	default:
+		from.renew = !keep
+		b.setMembers(b.weights(), true) // those that are there, until the target is resolved
+	}
 
 	return nil
 }
 
-// AwaitTries returns when each endpoint is known to be up or down, or when ctx ends: calls that come
-// then are balanced like all later ones.
-func (b *Backend) AwaitTries(ctx context.Context) {
+// follow returns what resolves the target, nil without one; that of the configuration before, if it does
+// the same. changing is held.
+func (b *Backend) follow(before *Config) (*resolution, error) {
+	b.mu.Lock()
+	now := b.resolution
+	b.mu.Unlock()
+	if now != nil && before.Target == b.cfg.Target && before.ResolveInterval == b.cfg.ResolveInterval && (before.TLS == nil) == (b.cfg.TLS == nil) {
+		return now, nil
+	}
+	var next *resolution
+	if b.cfg.Target != "" {
+		var err error
+		if next, err = b.resolve(); err != nil {
+			return nil, err
+		}
+	}
+	if now != nil {
+		now.stop()
+	}
+
+	return next, nil
+}
+
+// stopChecks ends the checks of all members, whose health is unknown then. changing is held.
+func (b *Backend) stopChecks() {
 	for _, m := range b.current() {
-		m.ep.WaitForStateChange(ctx, relay.Connecting)
+		if m.stopChecks != nil {
+			m.stopChecks()
+			m.stopChecks = nil
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.members {
+		m.health, m.why = Unchecked, ""
+	}
+}
+
+// AwaitTries returns when the target is resolved and each endpoint known to be fit for calls or not, or when ctx
+// ends: calls that come then are balanced like all later ones.
+func (b *Backend) AwaitTries(ctx context.Context) {
+	for {
+		b.mu.Lock()
+		settled, changed := b.settled(), b.changed
+		b.mu.Unlock()
+		if settled {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -167,17 +264,26 @@ const (
 
 // Close ends the backend at once; calls at its endpoints end with UNAVAILABLE. Nothing is left running when it returns.
 func (b *Backend) Close() {
+	b.stop()
 	b.cut()
-	b.end()
+	b.changing.Lock()
+	b.closed = true
+	b.setMembers(nil, true)
+	b.changing.Unlock()
 	b.draining.Wait()
+	b.running.Wait()
 }
 
-// end has all members leave.
-func (b *Backend) end() {
-	b.changing.Lock()
-	defer b.changing.Unlock()
-	b.closed = true
-	b.setMembers(nil, nil, true)
+// weights returns the members of now as they would be set.
+func (b *Backend) weights() []weighted {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := make([]weighted, len(b.members))
+	for i, m := range b.members {
+		list[i] = weighted{m.spec, m.weight}
+	}
+
+	return list
 }
 
 // current returns the members of now.
@@ -189,7 +295,8 @@ func (b *Backend) current() []*member {
 }
 
 const (
-	// defaultConnectTimeout is config.Backend's default.
+	// defaultKeepalive and defaultConnectTimeout are config.Backend's defaults.
+	defaultKeepalive      = 2 * time.Second
 	defaultConnectTimeout = 5 * time.Second
 	// MaxBackoff is the longest wait between two attempts to connect, hence about how long an endpoint that is back
 	// stays unused.

@@ -31,7 +31,7 @@ func (b *Backend) Each() []Single {
 func (b *Backend) setEach(members []*member) {
 	each := make([]Single, len(members))
 	for i, m := range members {
-		each[i] = Single{Name: m.Name, Relay: m.single}
+		each[i] = Single{Name: m.name, Relay: m.single}
 	}
 	b.each.Store(&each)
 }
@@ -47,8 +47,10 @@ func (b *Backend) single(m *member) *relay.Backend {
 
 			return nil, fmt.Errorf("backend %s: endpoint %s is not available", b.name, m.ep.Addr())
 		}
+		if err := b.admit(); err != nil {
+			return nil, err
+		}
 		m.calls.Add(1)
-		b.inFlight.Add(1)
 
 		return m.ep, nil
 	}}

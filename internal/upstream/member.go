@@ -4,93 +4,145 @@
 package upstream
 
 import (
+	"context"
 	"crypto/tls"
+	"net"
 	"reflect"
 	"sync/atomic"
+	"time"
 
-	"google.golang.org/grpc/codes"
-
+	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
-// spec is what the configuration says of one endpoint; equal specs are the same endpoint.
-type spec config.NamedEndpoint
+// spec is what is said of one endpoint; equal specs are the same endpoint.
+type spec struct {
+	name       string
+	address    address.Endpoint
+	serverName string // for TLS, where the configuration has none; empty: the host of the address
+}
+
+// weighted is an endpoint with its share of the calls.
+type weighted struct {
+	spec
+	weight int
+}
 
 // member is an endpoint of a backend at run time.
 type member struct {
-	spec // immutable
-	ep   *relay.Endpoint
+	// Immutable.
+	spec
+	ep *relay.Endpoint
 
 	single *relay.Backend // of this endpoint alone
 
 	// Guarded by Backend.mu.
-	state relay.State
+	weight  int
+	state   relay.State
+	health  Health
+	why     string // it is not healthy
+	subject        // its ejection
+	chosen  bool   // it is in the view
 
-	calls, failures atomic.Uint64
+	// Owned by Backend.sweep.
+	sweptSuccesses, sweptFailures uint64
+
+	// Guarded by Backend.changing.
+	stopChecks context.CancelFunc // nil: there are none
+
+	calls, successes, failures atomic.Uint64
+	row                        atomic.Uint32 // failures in a row
 }
 
-// members returns the endpoints that the configuration names.
-func (c *Config) members() []spec {
-	specs := make([]spec, len(c.Endpoints))
+// static returns the endpoints that the configuration lists.
+func (c *Config) static() []weighted {
+	list := make([]weighted, len(c.Endpoints))
 	for i, e := range c.Endpoints {
-		specs[i] = spec(e)
-		specs[i].TLS = e.TLS || c.TLS != nil
+		e.TLS = e.TLS || c.TLS != nil
+		list[i] = weighted{spec{name: e.Name, address: e.Endpoint}, 1}
+		if w, ok := c.Weights[e.Name]; ok {
+			list[i].weight = w
+		}
 	}
 
-	return specs
+	return list
 }
 
 // sameTransport reports whether endpoints that were connected by c are connected as other says.
 func (c *Config) sameTransport(other *Config) bool {
 	return c.CA == other.CA && reflect.DeepEqual(c.TLS, other.TLS) &&
-		c.ConnectTimeout == other.ConnectTimeout && c.Authority == other.Authority
+		c.ConnectTimeout == other.ConnectTimeout && c.Authority == other.Authority &&
+		c.KeepaliveTime == other.KeepaliveTime && c.KeepaliveTimeout == other.KeepaliveTimeout &&
+		c.Breaker.MaxConnections == other.Breaker.MaxConnections && c.Breaker.MaxPending == other.Breaker.MaxPending
 }
 
-// setMembers makes the set of endpoints specs. Where keep is set, those that are there stay. changing is held.
-func (b *Backend) setMembers(specs []spec, tls *tls.Config, keep bool) {
+// setMembers makes the set of endpoints that of list. Where keep is set, those that are there stay. changing is held.
+func (b *Backend) setMembers(list []weighted, keep bool) {
 	old := map[spec]*member{}
 	for _, m := range b.current() {
 		old[m.spec] = m
 	}
-	var members []*member
-	for _, s := range specs {
-		m, ok := old[s]
+	members := make([]*member, len(list))
+	for i, w := range list {
+		m, ok := old[w.spec]
 		if ok && keep {
-			delete(old, s)
+			delete(old, w.spec)
 		} else {
-			m = b.connect(s, tls)
+			m = b.connect(w.spec)
 		}
-		members = append(members, m)
+		members[i] = m
 	}
 	b.mu.Lock()
+	for i, m := range members {
+		m.weight = list[i].weight
+	}
 	b.members = members
 	b.setEach(members)
+	b.ring = nil
+	if b.balance == config.RingHash {
+		b.ring = ringOf(members)
+	}
 	b.refresh()
 	b.mu.Unlock()
 	for _, m := range old {
+		if m.stopChecks != nil {
+			m.stopChecks()
+		}
 		b.draining.Go(func() { // ends with the calls at the endpoint, or when drain is cut
 			m.ep.Shutdown(b.drain) //nolint:errcheck // Retire tells
 		})
 	}
+	for _, m := range members {
+		if b.cfg.Health != nil && m.stopChecks == nil {
+			b.check(m)
+		}
+	}
 }
 
-// connect returns an endpoint that is connecting.
-func (b *Backend) connect(s spec, tls *tls.Config) *member {
+// connect returns an endpoint that is connecting. changing is held.
+func (b *Backend) connect(s spec) *member {
 	m := &member{spec: s}
 	cfg := relay.EndpointConfig{
-		Authority:      b.cfg.Authority,
-		ConnectTimeout: b.cfg.Connecting(),
-		BackoffMax:     MaxBackoff,
-		OnState:        func(_ *relay.Endpoint, s relay.State, err error) { b.stateChanged(m, s, err) },
-		Buffer:         b.deps.Buffer,
-		Owner:          m,
+		Authority:        b.cfg.Authority,
+		ConnectTimeout:   b.cfg.Connecting(),
+		MaxConnections:   int(b.cfg.Breaker.MaxConnections),
+		MaxWaiting:       int(b.cfg.Breaker.MaxPending),
+		BackoffMax:       MaxBackoff,
+		KeepaliveTime:    or(time.Duration(b.cfg.KeepaliveTime), defaultKeepalive),
+		KeepaliveTimeout: time.Duration(b.cfg.KeepaliveTimeout),
+		OnState:          func(_ *relay.Endpoint, s relay.State, err error) { b.stateChanged(m, s, err) },
+		Buffer:           b.deps.Buffer,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return b.deps.Dial(ctx, s.address.Network, s.address.Addr)
+		},
+		Owner: m,
 	}
-	if s.TLS {
-		cfg.TLS = tls
+	if s.address.TLS {
+		cfg.TLS = named(b.tls, s.serverName)
 	}
-	addr := s.Addr
-	if s.Network == "unix" {
+	addr := s.address.Addr
+	if s.address.Network == "unix" {
 		addr = "unix:" + addr
 	}
 	m.ep = relay.NewEndpoint(addr, cfg)
@@ -99,32 +151,36 @@ func (b *Backend) connect(s spec, tls *tls.Config) *member {
 	return m
 }
 
+// named returns t with a server name where it has none.
+func named(t *tls.Config, serverName string) *tls.Config {
+	if t.ServerName == "" && serverName != "" {
+		t = t.Clone()
+		t.ServerName = serverName
+	}
+
+	return t
+}
+
 // stateChanged takes the state of a member's connections. The lock of its endpoint is held.
 func (b *Backend) stateChanged(m *member, s relay.State, err error) {
 	switch s {
 	case relay.Ready:
-		b.deps.Log.Info("backend connected", "backend", b.name, "endpoint", m.Endpoint)
+		b.deps.Log.Info("backend connected", "backend", b.name, "endpoint", m.address)
 	case relay.Failing:
-		b.deps.Log.Warn("backend not reachable", "backend", b.name, "endpoint", m.Endpoint, "error", err)
+		b.deps.Log.Warn("backend not reachable", "backend", b.name, "endpoint", m.address, "error", err)
+	case relay.Silent:
+		b.deps.Log.Warn("backend does not answer", "backend", b.name, "endpoint", m.address)
 	}
 	if h := b.deps.Hooks.State; h != nil {
-		h(b.name, m.Name, s, err)
+		h(b.name, m.name, s, err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	lost := m.state == relay.Ready && (s == relay.Connecting || s == relay.Failing)
 	m.state = s
 	b.refresh()
-}
-
-// attemptEnded is relay.Backend's.
-func (b *Backend) attemptEnded(_ *relay.Call, a relay.AttemptStats) {
-	b.inFlight.Add(-1)
-	m := a.Endpoint.Owner().(*member)
-	if a.Code == codes.OK {
-		return
-	}
-	if failed(a) {
-		m.failures.Add(1)
+	if lost && b.resolution != nil {
+		b.resolution.again()
 	}
 }
 

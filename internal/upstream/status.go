@@ -6,8 +6,6 @@ package upstream
 import (
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/relay"
 )
@@ -65,8 +63,8 @@ func (b *Backend) Endpoints() []EndpointStatus {
 	list := make([]EndpointStatus, len(b.members))
 	for i, m := range b.members {
 		list[i] = EndpointStatus{
-			Name: m.Name, Address: m.Endpoint, State: m.state, Weight: 1,
-			Calls: m.calls.Load(), Failures: m.failures.Load(), Relay: m.ep,
+			Name: m.name, Address: m.address, State: m.state, Weight: m.weight, Health: m.health, HealthReason: m.why,
+			Ejected: m.until, Calls: m.calls.Load(), Failures: m.failures.Load(), Relay: m.ep,
 		}
 	}
 	b.mu.Unlock()
@@ -76,20 +74,4 @@ func (b *Backend) Endpoints() []EndpointStatus {
 	}
 
 	return list
-}
-
-// failed reports whether an attempt ended in a way that speaks against its endpoint.
-func failed(a relay.AttemptStats) bool {
-	switch a.Code {
-	case codes.Unknown, codes.DeadlineExceeded, codes.Internal, codes.Unavailable, codes.DataLoss:
-	default:
-		return false
-	}
-	switch a.Reason {
-	case "", relay.ReasonUpstreamLost, relay.ReasonUpstreamReset, relay.ReasonUpstreamProtocol, relay.ReasonUpstreamNotGRPC,
-		relay.ReasonUpstreamNoStatus, relay.ReasonDeadline:
-		return true
-	}
-
-	return false
 }
