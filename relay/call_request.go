@@ -100,7 +100,7 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 	if c.attempts > 0 {
 		a = new(attempt)
 	}
-	a.call, a.Owner = c, a
+	a.call, a.Owner, a.Growth = c, a, c.dc.h2.Growth()
 	end := c.reqEnd && len(c.replay.p) == 0
 	if h := c.srv.Hooks.AttemptOpening; h != nil {
 		h(c, c.attempts)

@@ -157,7 +157,7 @@ func (t *fanTarget) open(uc *upConn, b *h2.Batch) error {
 	if t.attempts > 0 {
 		a = new(attempt)
 	}
-	a.call, a.target, a.Owner = c, t, a
+	a.call, a.target, a.Owner, a.Growth = c, t, a, c.dc.h2.Growth()
 	kept := len(c.replay.p)
 	if err := c.openOn(uc, b, a, c.reqEnd && kept == 0); err != nil {
 		return err

@@ -38,7 +38,8 @@ type Config struct {
 	MaxStreamWindow uint32
 
 	// MaxGrowth bounds how much the streams of one connection may together be
-	// granted beyond StreamWindow each. Octets. Default 8 MiB.
+	// granted beyond StreamWindow each, those with it as their [Stream.Growth] included. A server
+	// counts what waits for its client too. Octets. Default 8 MiB.
 	MaxGrowth int64
 
 	// ConnWindow is the receive window of the connection, granted on receipt.

@@ -116,7 +116,7 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 	c.abuse.init(&c.cfg, c.start)
 	c.lastRead.Store(c.start.UnixNano())
 	c.emptied, c.now = c.start, c.start
-	c.recv.Init(c.cfg.ConnWindow, c.cfg.ConnWindow, nil)
+	c.recv.Init(c.cfg.ConnWindow, c.cfg.ConnWindow, nil, nil)
 	c.growth = flow.NewBudget(c.cfg.MaxGrowth)
 	c.greet()
 	return c
@@ -137,6 +137,10 @@ func (c *Conn) greet() {
 
 // NetConn returns the underlying connection, for its addresses.
 func (c *Conn) NetConn() net.Conn { return c.t.nc }
+
+// Growth returns the budget for what the streams of this connection are granted beyond their
+// initial windows (see [Config.MaxGrowth]), for [Stream.Growth] of streams that belong to the same peer's doing.
+func (c *Conn) Growth() *flow.Budget { return c.growth }
 
 // TLS returns the state of the TLS connection, or nil without TLS.
 func (c *Conn) TLS() *tls.ConnectionState {

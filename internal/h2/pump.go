@@ -77,6 +77,7 @@ func (c *Conn) pumpStream(b *Batch, s *Stream) {
 	c.appendData(s, p, last && s.endQueued && s.trailers == nil)
 	s.queue.drop(n)
 	c.cfg.Budget.Release(int64(n))
+	c.noteQueued(-n)
 	b.credits = append(b.credits, credit{s, n})
 	b.touch(c)
 	if !last {
@@ -89,5 +90,14 @@ func (c *Conn) pumpStream(b *Batch, s *Stream) {
 	}
 	if s.endQueued {
 		c.endSend(b, s)
+	}
+}
+
+// noteQueued notes that n octets more, or less, are queued. Those for a client leave less for the growth of windows
+// by its doing, in either direction: the windows may be closed by then and the octets still lie here. On a
+// connection to an upstream they are others' octets. mu is held.
+func (c *Conn) noteQueued(n int) {
+	if !c.cfg.Client {
+		c.growth.Take(int64(n))
 	}
 }

@@ -16,6 +16,10 @@ type Stream struct {
 	// Owner is the owner's own; it does not change once handed over.
 	Owner any
 
+	// Growth is a budget that the growth of the stream's receive window counts against, beside that of its own
+	// connection: of whoever can let the octets lie. nil: none. It does not change once handed over.
+	Growth *flow.Budget
+
 	conn      *Conn
 	id        uint32
 	tableNext *Stream // in its slot of the table; guarded by conn.mu
@@ -128,6 +132,7 @@ func (s *Stream) Send(b *Batch, p []byte, end bool) (passed int, err error) {
 		if !c.cfg.Budget.Reserve(int64(len(rest))) {
 			return passed, ErrBudget
 		}
+		c.noteQueued(len(rest))
 		s.queue.push(rest)
 		s.queued = true
 		s.endQueued = end

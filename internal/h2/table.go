@@ -64,7 +64,7 @@ func toHead(fields []hpack.Field) bool {
 func (c *Conn) register(s *Stream, id uint32) {
 	s.conn, s.id = c, id
 	s.bodyLeft = -1
-	s.recv.Init(c.cfg.StreamWindow, c.cfg.MaxStreamWindow, c.growth)
+	s.recv.Init(c.cfg.StreamWindow, c.cfg.MaxStreamWindow, c.growth, s.Growth)
 	s.send = flow.NewSendWindow(c.peer.window)
 	c.streams.put(s)
 	c.active++
@@ -81,6 +81,7 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 	s.recv.Close()
 	if n := s.queue.reset(); n > 0 {
 		c.cfg.Budget.Release(int64(n))
+		c.noteQueued(-n)
 		b.credits = append(b.credits, credit{s, n})
 	}
 	s.trailers = nil

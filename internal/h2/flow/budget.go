@@ -39,6 +39,9 @@ func (b *Budget) Reserve(n int64) bool {
 	}
 }
 
+// Take takes n octets whether they are there or not: what is held already leaves no room for more.
+func (b *Budget) Take(n int64) { b.used.Add(n) }
+
 // Release gives n reserved octets back.
 func (b *Budget) Release(n int64) {
 	if b != nil {

@@ -60,7 +60,7 @@ func TestSendWindowErrorScope(t *testing.T) {
 
 func TestReceive(t *testing.T) {
 	var w RecvWindow
-	w.Init(100, 100, nil)
+	w.Init(100, 100, nil, nil)
 	if err := w.Receive(3, 100); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestReceive(t *testing.T) {
 // TestCredit: the peer is told once half of the window was consumed.
 func TestCredit(t *testing.T) {
 	var w RecvWindow
-	w.Init(100, 100, nil)
+	w.Init(100, 100, nil, nil)
 	w.Receive(1, 100)
 	for i, tt := range []struct{ n, want, unread uint32 }{
 		{49, 0, 51}, {1, 50, 50}, {24, 0, 26}, {26, 50, 0},
@@ -130,7 +130,7 @@ func TestGrow(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			b := NewBudget(tt.budget)
 			var w RecvWindow
-			w.Init(100, tt.limit, b)
+			w.Init(100, tt.limit, b, nil)
 			got := drain(&w, time.Hour, tt.took, tt.rtt)
 			if w.Size() != tt.want {
 				t.Errorf("size %d, want %d", w.Size(), tt.want)
@@ -152,12 +152,32 @@ func TestGrow(t *testing.T) {
 	}
 }
 
+// A window grows only if both of its budgets have room, takes from both or neither, and
+// gives back to both.
+func TestGrowWithinTwoBudgets(t *testing.T) {
+	for _, tt := range []struct {
+		first, second int64
+		want          uint32
+	}{{1000, 1000, 200}, {99, 1000, 100}, {1000, 99, 100}} {
+		a, b := NewBudget(tt.first), NewBudget(tt.second)
+		var w RecvWindow
+		w.Init(100, 1000, a, b)
+		drain(&w, 0, 0, time.Second)
+		if used := int64(tt.want - 100); w.Size() != tt.want || a.Used() != used || b.Used() != used {
+			t.Errorf("budgets of %d and %d: size %d, used %d and %d, want size %d", tt.first, tt.second, w.Size(), a.Used(), b.Used(), tt.want)
+		}
+		if w.Close(); a.Used() != 0 || b.Used() != 0 {
+			t.Errorf("used %d and %d after Close", a.Used(), b.Used())
+		}
+	}
+}
+
 // TestGrowStepwise: a fast stream doubles once per window, then rests when it
 // slows down. Idle time does not count against it.
 func TestGrowStepwise(t *testing.T) {
 	const rtt = 10 * time.Millisecond
 	var w RecvWindow
-	w.Init(100, 1000, nil)
+	w.Init(100, 1000, nil, nil)
 	now := time.Duration(0)
 	for i, tt := range []struct {
 		took time.Duration
@@ -173,7 +193,7 @@ func TestGrowStepwise(t *testing.T) {
 
 func TestInitBounds(t *testing.T) {
 	var w RecvWindow
-	w.Init(frame.MaxWindow-10, 1<<32-1, nil)
+	w.Init(frame.MaxWindow-10, 1<<32-1, nil, nil)
 	drain(&w, 0, 0, time.Second)
 	if w.Size() != frame.MaxWindow {
 		t.Errorf("size %d, want %d", w.Size(), frame.MaxWindow)
@@ -191,7 +211,7 @@ func FuzzRecvWindow(f *testing.F) {
 		g := rand.New(rand.NewPCG(seed, 0))
 		b := NewBudget(budget)
 		var w RecvWindow
-		w.Init(size, limit, b)
+		w.Init(size, limit, b, nil)
 		peer := int64(size) // what the peer thinks it may send
 		for range 200 {
 			n := uint32(g.Int64N(min(peer, 1<<20) + 1))

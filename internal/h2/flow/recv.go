@@ -30,13 +30,13 @@ const growTrips = 2
 //
 // So the size is the most memory that the peer can make us hold. It starts small
 // and doubles while the window is what slows the peer down, up to a maximum and
-// within a Budget.
+// within Budgets.
 //
 // The zero value accepts nothing; use Init.
 type RecvWindow struct {
 	available, owed uint32
 	size, base, max uint32
-	budget          *Budget
+	budget, also    *Budget
 
 	// Since from, measured octets were consumed.
 	measured uint32
@@ -46,10 +46,10 @@ type RecvWindow struct {
 // Init sets a new window, also over an old one whose Close was called. size is
 // what the peer was told: our SETTINGS_INITIAL_WINDOW_SIZE or, for the
 // connection, frame.InitialWindow. The window may grow to limit octets; the
-// growth counts against b, size does not. A nil b has no bound.
-func (w *RecvWindow) Init(size, limit uint32, b *Budget) {
+// growth counts against b and also, size does not. A nil budget has no bound.
+func (w *RecvWindow) Init(size, limit uint32, b, also *Budget) {
 	limit = min(max(size, limit), frame.MaxWindow)
-	*w = RecvWindow{available: size, size: size, base: size, max: limit, budget: b}
+	*w = RecvWindow{available: size, size: size, base: size, max: limit, budget: b, also: also}
 }
 
 // Size returns the present size.
@@ -111,14 +111,19 @@ func (w *RecvWindow) grow() {
 	if more == 0 || !w.budget.Reserve(int64(more)) {
 		return
 	}
+	if !w.also.Reserve(int64(more)) {
+		w.budget.Release(int64(more))
+		return
+	}
 	w.size += more
 	w.owed += more
 }
 
-// Close gives back to the budget what the window had grown by. Afterwards the
+// Close gives back to the budgets what the window had grown by. Afterwards the
 // window accepts nothing until Init. It is called once, when the stream or
 // connection holds no more octets.
 func (w *RecvWindow) Close() {
 	w.budget.Release(int64(w.size - w.base))
+	w.also.Release(int64(w.size - w.base))
 	*w = RecvWindow{}
 }
