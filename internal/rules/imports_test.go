@@ -47,6 +47,9 @@ const (
 	http2   = "golang.org/x/net/http2"
 	nettest = "golang.org/x/net/nettest"
 
+	// prometheus is for the daemon's metrics alone.
+	prometheus = "github.com/prometheus/client_golang/prometheus/..."
+
 	// yaml is for the configuration file alone. v4 is the line that is developed on.
 	yaml = "go.yaml.in/yaml/v4"
 )
@@ -107,6 +110,12 @@ var layers = []layer{
 		allow: []string{"./internal/address", "./internal/config", "./internal/tlsfiles", "./relay", grpc},
 		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/sample/...", goleak, protobuf},
 	},
+	{
+		dir:   "internal/metrics",
+		allow: []string{"./internal/status", "./relay", grpcCodes, prometheus},
+		tests: []string{"./fanout", grpcStatus},
+	},
+	{dir: "internal/status"},
 	{dir: "internal/nonblock", tests: []string{goleak}},
 	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/tlsconn", "./internal/certtest", "./internal/memnet", goleak}},
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
