@@ -115,6 +115,7 @@ func TestCardinality(t *testing.T) {
 	for name, p := range patterns {
 		routes[name] = r.Route("public", name, "b", p, named)
 	}
+	f := r.Frontend("public")
 	for _, route := range routes {
 		call(route.Cell("/first.X/Y"), relay.CallStats{Code: codes.OK, Attempts: 1})
 	}
@@ -128,7 +129,6 @@ func TestCardinality(t *testing.T) {
 			call(route.Cell(path), relay.CallStats{Code: codes.OK, Attempts: 1})
 		}
 	}
-	f := r.Frontend("public")
 	for i := range 1000 {
 		f.Failed(fmt.Sprint("REASON_", i))
 	}

@@ -113,7 +113,7 @@ var layers = []layer{
 	{
 		dir:   "internal/metrics",
 		allow: []string{"./internal/status", "./relay", grpcCodes, prometheus},
-		tests: []string{"./fanout", grpcStatus},
+		tests: []string{"./internal/metrics", "./fanout", grpcStatus},
 	},
 	{dir: "internal/status"},
 	{dir: "internal/nonblock", tests: []string{goleak}},
