@@ -17,7 +17,7 @@ func main() {
 	// Room for two: the first signal drains, the second stops at once, however
 	// soon it comes.
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 
 	os.Exit(cli.Run(os.Args[1:], os.Stdout, os.Stderr, signals))
 }

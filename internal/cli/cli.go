@@ -24,7 +24,8 @@ const (
 
 // Run runs the command that args name (without the program's own name) and
 // returns the exit code. Results go to stdout, logs and errors to stderr. A first
-// value from signals ends a running command in good order, a second at once; Run
+// value from signals ends a running command in good order, a second at once, save that
+// SIGHUP has serve reload; Run
 // reads them and nothing else from the process, so tests may call it.
 func Run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int {
 	root := newRoot(signals)

@@ -4,11 +4,9 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -35,6 +33,7 @@ type serveFlags struct {
 	tlsCert, tlsKey string
 	drainDelay      time.Duration
 	drainTimeout    time.Duration
+	watch           bool
 	log             logFlags
 }
 
@@ -55,6 +54,9 @@ plaintext HTTP/2, https://host:port for TLS, or unix:///path.
 Calls of grpc.health.v1 are answered by the proxy itself; all others, server
 reflection too, are forwarded.
 
+SIGHUP reloads the file, and so does a change of it, whole or not at all: one with a
+mistake changes nothing. No call and no connection of what stays is lost.
+
 SIGTERM or an interrupt drains: health becomes NOT_SERVING, no new calls are
 taken, calls in flight may finish until --drain-timeout. A second signal stops
 at once.`,
@@ -69,7 +71,12 @@ at once.`,
 				return err
 			}
 
-			return serve(cfg, f.drainTimeout, signals)
+			r := &server{cfg: cfg, signals: signals, drainTimeout: f.drainTimeout, timeoutGiven: cmd.Flags().Changed("drain-timeout")}
+			if f.watch {
+				r.watched = f.config
+			}
+
+			return r.serve()
 		},
 	}
 
@@ -89,6 +96,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM `file` of the certificate's key")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "`time` to go on taking new calls once health is NOT_SERVING")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", defaultDrainTimeout, "`time` in all that a drain may take before calls are cut off")
+	flags.BoolVar(&f.watch, "watch", true, "reload the configuration file when it changes; SIGHUP reloads in either case")
 	f.log.register(flags)
 }
 
@@ -131,7 +139,10 @@ func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
 	}
 	file, err := config.Load(f.config)
 
-	return daemon.Config{File: file, DrainDelay: f.drainDelay, Log: log}, badFile(err)
+	return daemon.Config{
+		File: file, Load: func() (*config.Config, error) { return config.Load(f.config) },
+		DrainDelay: f.drainDelay, Log: log,
+	}, badFile(err)
 }
 
 func (f *serveFlags) address() (address.Address, error) {
@@ -189,57 +200,4 @@ func (f *serveFlags) checkDrain() error {
 	default:
 		return nil
 	}
-}
-
-// serve runs a daemon until a signal, or until its listener fails.
-func serve(cfg daemon.Config, drainTimeout time.Duration, signals <-chan os.Signal) error {
-	d, err := daemon.New(cfg)
-	if err != nil {
-		return err
-	}
-	if cfg.File != nil {
-		cfg.Log.Info("manifold", "version", version(), "frontends", len(cfg.File.Frontends), "backends", len(cfg.File.Backends), "routes", len(cfg.File.Routes))
-	} else {
-		cfg.Log.Info("manifold", "version", version(), "backends", cfg.Endpoints)
-	}
-	if err := d.Start(); err != nil {
-		return failed(err)
-	}
-
-	select {
-	case s := <-signals:
-		cfg.Log.Info("stopping; a second signal stops at once", "signal", s.String())
-	case <-d.Done():
-	}
-
-	return failed(shutdown(d, cfg.Log, drainTimeout, signals))
-}
-
-// shutdown drains d until timeout or the next signal. Calls that were cut then
-// are in the log and are no failure: stopping is what was asked for.
-func shutdown(d *daemon.Daemon, log *slog.Logger, timeout time.Duration, signals <-chan os.Signal) error {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	timer := time.AfterFunc(timeout, func() {
-		cancel(fmt.Errorf("not done within --drain-timeout %v", timeout))
-	})
-	defer timer.Stop()
-
-	result := make(chan error, 1)
-	go func() { result <- d.Shutdown(ctx) }() // until the drain ends, bounded by ctx
-
-	var err error
-	select {
-	case err = <-result:
-	case s := <-signals:
-		cancel(fmt.Errorf("second signal: %s", s))
-		err = <-result
-	}
-
-	if cut, ok := errors.AsType[*daemon.CutError](err); ok {
-		log.Warn("calls cut off", "calls", cut.Calls, "cause", cut.Cause)
-		return nil
-	}
-
-	return err
 }

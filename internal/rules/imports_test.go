@@ -42,6 +42,10 @@ const (
 	cobra = "github.com/spf13/cobra"
 	pflag = "github.com/spf13/pflag"
 
+	fsnotify   = "github.com/fsnotify/fsnotify"
+	proxyproto = "github.com/pires/go-proxyproto"
+	systemd    = "github.com/coreos/go-systemd/v22/..."
+
 	goleak  = "go.uber.org/goleak"
 	hpack   = "golang.org/x/net/http2/hpack"
 	http2   = "golang.org/x/net/http2"
@@ -86,7 +90,7 @@ var layers = []layer{
 	{dir: "cmd/manifold", allow: []string{"./internal/cli"}},
 	{
 		dir:   "internal/cli",
-		allow: []string{"./internal/address", "./internal/config", "./internal/daemon", "./internal/demo", "./internal/sample", cobra, pflag},
+		allow: []string{"./internal/address", "./internal/config", "./internal/daemon", "./internal/demo", "./internal/filewatch", "./internal/sample", cobra, pflag, systemd},
 		tests: []string{"./internal/sample/samplepb", goleak, grpc},
 	},
 	{
@@ -100,6 +104,7 @@ var layers = []layer{
 		tests: []string{"./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
 	},
 	{dir: "internal/address"},
+	{dir: "internal/filewatch", allow: []string{fsnotify}, tests: []string{goleak}},
 	{
 		dir:   "internal/config",
 		allow: []string{"./internal/address", "./internal/route", "./proxy/splice", grpcCodes, protobuf, yaml},
