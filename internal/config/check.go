@@ -15,7 +15,6 @@ import (
 
 	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/internal/route"
-	"github.com/manifold-grpc/manifold/proxy/splice"
 )
 
 // A checker finds what is wrong with the meaning of a file. It passes over what could
@@ -229,43 +228,6 @@ func (c *checker) match(m *Match, path string) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
 		report("metadata."+key, route.Match{Metadata: map[string]string{key: m.Metadata[key]}})
-	}
-}
-
-func (c *checker) fanOut(f *FanOut, path string) {
-	if !c.broken[path] {
-		c.reference(f.Backend, path+".backend")
-		c.oneName(f.Backend, path+".backend")
-	}
-	if len(f.Unary) > 0 && len(f.Streaming) > 0 {
-		c.fail(path+".streaming", "streaming beside unary, expected one of them: it says what all other methods are")
-	}
-	c.methods(f.Unary, path+".unary")
-	c.methods(f.Streaming, path+".streaming")
-	if _, err := splice.New(f.Layout.Splice(), "source"); err != nil {
-		c.fail(path+".layout", "%v", err)
-	}
-}
-
-// oneName checks what one-to-many calls ask of their backend: its endpoints are asked for one name
-// by TLS and by :authority.
-func (c *checker) oneName(name, path string) {
-	b := c.config.Backends[name]
-	if b.Target != "" {
-		c.fail(path, "backend %q has a target, expected endpoints for one-to-many calls", name)
-	}
-	secure := b.TLS != nil || slices.ContainsFunc(b.Endpoints, func(e NamedEndpoint) bool { return e.TLS })
-	if b.Authority != "" && secure && (b.TLS == nil || b.TLS.ServerName != b.Authority) {
-		c.fail(path, "backend %q has TLS and an authority, expected %q as its tls.server_name too for one-to-many calls", name, b.Authority)
-	}
-}
-
-func (c *checker) methods(methods []string, path string) {
-	for i, m := range methods {
-		service, method, full := strings.Cut(strings.TrimPrefix(m, "/"), "/")
-		if full != strings.HasPrefix(m, "/") || service == "" || full && (method == "" || strings.Contains(method, "/")) {
-			c.fail(fmt.Sprintf("%s[%d]", path, i), "method %q, expected a name such as List or /shop.v1.Catalog/List", m)
-		}
 	}
 }
 

@@ -98,7 +98,7 @@ type BackendTLS struct {
 type Route struct {
 	Match             Match           `yaml:"match" doc:"What calls it takes." default:"all"`
 	Backend           Targets         `yaml:"backend" doc:"The name of a backend, or a list of backends with weights."`
-	FanOut            *FanOut         `yaml:"fan_out" doc:"Sends each call to all endpoints of a backend, and their answers back as one."`
+	FanOut            *FanOut         `yaml:"fan_out" doc:"Sends each call to many endpoints or backends at once, and their answers back as one."`
 	Deny              Deny            `yaml:"deny" doc:"Answers calls with this code. true is permission_denied."`
 	MaxDuration       Time            `yaml:"max_duration" doc:"Time for a call, unless the client has set less; then it ends with DEADLINE_EXCEEDED." default:"no limit"`
 	MaxRequestMessage Size            `yaml:"max_request_message" doc:"Size of each message of a request, in place of the frontend's limit." default:"that of the frontend"`
@@ -122,23 +122,6 @@ func (m *Match) route() route.Match {
 type Target struct {
 	Name   string `yaml:"name,required" doc:"The name of a backend."`
 	Weight int    `yaml:"weight,required" doc:"Its share of the calls, relative to the others; 0 is none."`
-}
-
-// FanOut sends a call to all endpoints of a backend.
-type FanOut struct {
-	Backend   string   `yaml:"backend,required" doc:"The name of a backend."`
-	Unary     []string `yaml:"unary" doc:"The unary methods, as names or as /service/method; all others stream." default:"all methods stream"`
-	Streaming []string `yaml:"streaming" doc:"The methods that stream their responses, in place of unary; all others are unary."`
-	Layout    Layout   `yaml:"layout" doc:"Where in an answer its source, or an error in its place, is written: testservice, talos, or field numbers." default:"nowhere; an error of one endpoint fails the call"`
-}
-
-// Streams reports whether a method, "/service/method", streams its responses.
-func (f *FanOut) Streams(fullMethod string) bool {
-	if len(f.Streaming) > 0 {
-		return lists(f.Streaming, fullMethod)
-	}
-
-	return !lists(f.Unary, fullMethod)
 }
 
 // Layout is a splice.Layout.

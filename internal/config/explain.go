@@ -169,7 +169,7 @@ func (r *Route) effects() []string {
 		add(len(r.Backend) > 1, "goes to backend %s with weight %d", t.Name, t.Weight)
 	}
 	if r.FanOut != nil {
-		add(true, "goes to all endpoints of backend %s", r.FanOut.Backend)
+		effects = append(effects, r.FanOut.effects()...)
 	}
 	add(r.Deny != "", "is denied with %s", strings.ToUpper(string(r.Deny)))
 	add(r.MaxDuration > 0, "may take %v", time.Duration(r.MaxDuration))

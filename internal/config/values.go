@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/manifold-grpc/manifold/fanout"
 	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/proxy/splice"
 )
@@ -103,6 +104,31 @@ var scalars = map[reflect.Type]scalar{
 		parse:    func(s string) (any, error) { return parseDeny(s) },
 		expected: "true, permission_denied or unimplemented", enum: []string{string(PermissionDenied), string(Unimplemented)},
 	},
+	reflect.TypeFor[Policy](): {
+		parse: func(s string) (any, error) {
+			if _, err := fanout.ParsePolicy(s); err != nil {
+				return nil, errUnknown
+			}
+			return Policy(s), nil
+		},
+		expected: "all, any, quorum(k), primary(name) or best-effort", pattern: policyPattern,
+	},
+	reflect.TypeFor[Carrier](): {
+		parse:    func(s string) (any, error) { return oneOf(Carrier(s), Concat, Envelope) },
+		expected: "concat or envelope", enum: []string{string(Concat), string(Envelope)},
+	},
+	reflect.TypeFor[FailureCode](): {
+		parse:    func(s string) (any, error) { return oneOf(FailureCode(s), MostFrequent, MostSevere) },
+		expected: "most_frequent or most_severe", enum: []string{string(MostFrequent), string(MostSevere)},
+	},
+	reflect.TypeFor[Order](): {
+		parse:    func(s string) (any, error) { return oneOf(Order(s), ByTarget, ByArrival) },
+		expected: "target or arrival", enum: []string{string(ByTarget), string(ByArrival)},
+	},
+	reflect.TypeFor[Overflow](): {
+		parse:    func(s string) (any, error) { return oneOf(Overflow(s), Wait, Drop) },
+		expected: "wait or drop", enum: []string{string(Wait), string(Drop)},
+	},
 	// The errors of package address say what they expected.
 	reflect.TypeFor[address.Address](): {
 		parse:    func(s string) (any, error) { return address.ParseListen(s) },
@@ -113,6 +139,9 @@ var scalars = map[reflect.Type]scalar{
 		expected: "host:port, https://host:port, unix:///absolute/path or unix:relative/path",
 	},
 }
+
+// policyPattern is what fanout.ParsePolicy takes.
+const policyPattern = `^(all|any|best-effort|quorum\([1-9][0-9]*\)|primary\(.+\))$`
 
 // timePattern is what time.ParseDuration takes, without a sign.
 const timePattern = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`
@@ -184,6 +213,16 @@ func parseCount(text string) (Count, error) {
 	}
 
 	return Count(n), nil
+}
+
+// oneOf returns v if it is one of values.
+func oneOf[T comparable](v T, values ...T) (T, error) {
+	if slices.Contains(values, v) {
+		return v, nil
+	}
+	var none T
+
+	return none, errUnknown
 }
 
 func parseBalance(text string) (Balance, error) {

@@ -52,7 +52,8 @@ type backendPlan struct {
 	tls       *tls.Config
 }
 
-// routePlan is a route. Layout and streams are those of its one-to-many calls.
+// routePlan is a route. Layout and streams are those of its one-to-many calls; streams is nil where only the
+// backend knows.
 type routePlan struct {
 	config.Route
 	layout  splice.Layout
@@ -104,10 +105,14 @@ func planOfFlags(cfg *Config) (*plan, error) {
 		routes:    []routePlan{{Route: config.Route{Backend: config.Targets{{Name: defaultName, Weight: 1}}}}},
 	}
 	for _, service := range cfg.FanOut.Services {
+		streams := cfg.FanOut.Streaming
+		if streams == nil {
+			streams = func(string) bool { return true }
+		}
 		p.routes = append(p.routes, routePlan{
 			Route:   config.Route{Match: config.Match{Service: service}, FanOut: &config.FanOut{Backend: defaultName}},
 			layout:  cfg.FanOut.Layout,
-			streams: cfg.FanOut.Streaming,
+			streams: streams,
 		})
 	}
 
@@ -134,7 +139,11 @@ func planOfFile(file *config.Config, log *slog.Logger) (*plan, error) {
 	for i := range file.Routes {
 		r := routePlan{Route: file.Routes[i]}
 		if r.FanOut != nil {
-			r.layout, r.streams = r.FanOut.Layout.Splice(), r.FanOut.Streams
+			var err error
+			r.layout = r.FanOut.Layout.Splice()
+			if r.streams, err = kinds(r.FanOut); err != nil {
+				errs = append(errs, fmt.Errorf("routes[%d].fan_out.descriptors: %w", i, err))
+			}
 		}
 		p.routes = append(p.routes, r)
 	}

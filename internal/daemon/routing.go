@@ -26,7 +26,8 @@ type router struct {
 // pathRoute is a route on the data path.
 type pathRoute struct {
 	*routePlan
-	choice choice // empty where nothing is forwarded
+	choice choice    // empty where nothing is forwarded to one backend
+	fan    *fanRoute // nil where nothing is forwarded to many
 }
 
 // choice is the backends of a route by weights. The shares are exact over any
@@ -99,6 +100,13 @@ func (r *router) follow(c *relay.Call, to *pathRoute) {
 		reject(c, codes.PermissionDenied, "manifold: "+c.Path()+" is denied", reasonDenied)
 		return
 	}
+	var targets []relay.Target
+	if to.fan != nil {
+		var ok bool
+		if targets, ok = to.fan.begin(c); !ok {
+			return
+		}
+	}
 	change(c, to.RequestHeaders)
 	if r.frontend.identified {
 		if who := identity(c.TLS()); who != "" {
@@ -108,6 +116,10 @@ func (r *router) follow(c *relay.Call, to *pathRoute) {
 	c.SetTimeout(time.Duration(to.MaxDuration))
 	if n := to.MaxRequestMessage; n > 0 {
 		c.SetMaxRequestMessage(uint32(n))
+	}
+	if to.fan != nil {
+		to.fan.send(c, targets)
+		return
 	}
 	c.Forward(to.choice.next())
 }

@@ -5,6 +5,7 @@ package daemon
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,9 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/manifold-grpc/manifold/fanout"
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/upstream"
-	"github.com/manifold-grpc/manifold/relay"
 )
 
 // firstTries is how long the start, or a reload, may wait for endpoints.
@@ -29,13 +30,18 @@ type world struct {
 	*plan
 	routed    []*pathRoute // of plan.routes, by index
 	upstreams map[string]*upstream.Backend
-	locals    []*localServices
+
+	guard      fanout.Guard          // of one-to-many calls
+	reflectors map[string]*reflector // of backends whose method kinds the file does not tell
 }
 
 // openWorld makes a world that takes over from old what stays, and begins to connect to the rest. What it opened
 // is closed with abandon, or later with retire. The backends that stay have their old configuration until adopt.
 func (d *Daemon) openWorld(p *plan, old *world) (*world, error) {
-	w := &world{plan: p, upstreams: map[string]*upstream.Backend{}}
+	w := &world{plan: p, upstreams: map[string]*upstream.Backend{}, reflectors: map[string]*reflector{}, guard: old.guard}
+	if w.guard.ID == "" {
+		w.guard.ID = crand.Text()
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.backends)) {
 		if kept := old.upstreams[name]; kept != nil {
 			w.upstreams[name] = kept
@@ -57,17 +63,16 @@ func (d *Daemon) openWorld(p *plan, old *world) (*world, error) {
 	return w, nil
 }
 
-// openRoutes makes the routes, with the local servers of those for one-to-many calls.
+// openRoutes makes the routes.
 func (w *world) openRoutes(old *world) error {
 	for i := range w.routes {
 		r := &pathRoute{routePlan: &w.routes[i]}
 		switch {
 		case r.FanOut != nil:
-			services, err := w.local(old, r.routePlan)
-			if err != nil {
+			var err error
+			if r.fan, err = w.openFan(old, r.routePlan); err != nil {
 				return err
 			}
-			r.choice.backends = []*relay.Backend{services.backend}
 		case len(r.Backend) > 0:
 			r.choice = w.choose(r.Backend)
 		}
@@ -77,23 +82,44 @@ func (w *world) openRoutes(old *world) error {
 	return nil
 }
 
-// local returns the local server of a route for one-to-many calls: that of old, if nothing of it is different.
-func (w *world) local(old *world, r *routePlan) (*localServices, error) {
-	key := fanOutKey{backend: w.backends[r.FanOut.Backend].Config, fanOut: *r.FanOut, layout: r.layout}
-	for _, l := range old.locals {
-		if reflect.DeepEqual(l.key, key) && !slices.Contains(w.locals, l) {
-			w.locals = append(w.locals, l)
-			return l, nil
+// openFan returns what a route for one-to-many calls has besides.
+func (w *world) openFan(old *world, r *routePlan) (*fanRoute, error) {
+	names := r.FanOut.Backends
+	if r.FanOut.Backend != "" {
+		names = []string{r.FanOut.Backend}
+	}
+	var upstreams []*upstream.Backend
+	for _, name := range names {
+		upstreams = append(upstreams, w.upstreams[name])
+	}
+	f, err := newFanRoute(r, upstreams, w.guard)
+	if err == nil && f.streams == nil {
+		f.reflector = w.reflector(old, names[0])
+	}
+
+	return f, err
+}
+
+// reflector returns that of a backend: that of old, if nothing of the backend is different.
+func (w *world) reflector(old *world, name string) *reflector {
+	if w.reflectors[name] == nil {
+		kept := old.reflectors[name]
+		if kept == nil || kept.backend != w.upstreams[name] || !reflect.DeepEqual(kept.plan.Config, w.backends[name].Config) {
+			kept = newReflector(w.upstreams[name], w.backends[name], w.log)
+		}
+		w.reflectors[name] = kept
+	}
+
+	return w.reflectors[name]
+}
+
+// closeReflectors closes those of w that keep has not.
+func (w *world) closeReflectors(keep *world) {
+	for name, r := range w.reflectors {
+		if keep.reflectors[name] != r {
+			r.close()
 		}
 	}
-	services, err := openFanOut(w.backends[r.FanOut.Backend], r)
-	if err != nil {
-		return nil, err
-	}
-	services.key = key
-	w.locals = append(w.locals, services)
-
-	return services, nil
 }
 
 // choose returns the backends of a route.
@@ -148,11 +174,7 @@ func (w *world) abandon(old *world) {
 			b.Close()
 		}
 	}
-	for _, l := range w.locals {
-		if !slices.Contains(old.locals, l) {
-			l.close()
-		}
-	}
+	w.closeReflectors(old)
 }
 
 // retire has what old has and w has not run its calls to the end. reloading is held.
@@ -162,15 +184,12 @@ func (d *Daemon) retire(old, w *world) {
 			d.retiring.Go(func() { d.retireUpstream(w.plan, b) }) // ends with the backend's calls, or when its time is up
 		}
 	}
-	for _, l := range old.locals {
-		if !slices.Contains(w.locals, l) {
-			d.retiring.Go(func() { // likewise
-				ctx, cancel := d.grace(w.plan)
-				defer cancel()
-				l.retire(ctx)
-			})
-		}
-	}
+	d.retiring.Go(func() { // ends after a moment: a call may be between its route and the reflector
+		ctx, cancel := d.grace(w.plan)
+		defer cancel()
+		pause(ctx, time.Second)
+		old.closeReflectors(w)
+	})
 }
 
 func (d *Daemon) retireUpstream(p *plan, b *upstream.Backend) {

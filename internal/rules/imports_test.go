@@ -100,14 +100,15 @@ var layers = []layer{
 	},
 	{
 		dir:   "internal/daemon",
-		allow: []string{"./internal/address", "./internal/config", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/...", "./relay", grpc},
-		tests: []string{"./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
+		allow: []string{"./fanout", "./internal/address", "./internal/config", "./internal/methodkind", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/splice", "./relay", grpc},
+		tests: []string{"./proxy", "./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
 	},
+	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/sample/..."}},
 	{dir: "internal/address"},
 	{dir: "internal/filewatch", allow: []string{fsnotify}, tests: []string{goleak}},
 	{
 		dir:   "internal/config",
-		allow: []string{"./internal/address", "./internal/route", "./proxy/splice", grpcCodes, protobuf, yaml},
+		allow: []string{"./fanout", "./internal/address", "./internal/route", "./proxy/splice", grpcCodes, protobuf, yaml},
 	},
 	{dir: "internal/tlsfiles", allow: []string{"./internal/config"}, tests: []string{"./internal/certtest"}},
 	{

@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/manifold-grpc/manifold/internal/methodkind"
+	"github.com/manifold-grpc/manifold/internal/upstream"
+)
+
+// The bounds of a reflector.
+const (
+	// reflectTimeout is how long calls may wait for the first answer about their service.
+	reflectTimeout = 2 * time.Second
+	// reflectFor is how long an answer is taken for good, and reflectAgain how long a failure is.
+	reflectFor   = 5 * time.Minute
+	reflectAgain = 10 * time.Second
+	// maxReflected bounds the services, which callers name, maxReflecting those asked about at once, and
+	// maxUndecided the calls that wait. What goes beyond is taken for streaming.
+	maxReflected  = 1000
+	maxReflecting = 4
+	maxUndecided  = 1000
+	// reflectTries is how many endpoints are asked.
+	reflectTries = 3
+)
+
+// A reflector knows which methods of a backend stream their responses, by the reflection of its endpoints. Its owner
+// closes it.
+type reflector struct {
+	backend *upstream.Backend
+	plan    *backendPlan
+	log     *slog.Logger
+
+	ctx    context.Context // ends with close
+	cancel context.CancelFunc
+	asking sync.WaitGroup
+
+	mu sync.Mutex
+	// Guarded by mu.
+	services map[string]*reflected
+	busy     int // services that are being asked about
+	waiting  int // calls
+}
+
+// reflected is what is known of a service.
+type reflected struct {
+	set     methodkind.Set // nil: nothing yet
+	until   time.Time
+	busy    bool
+	waiting []func(methodkind.Set) // decide calls; until there is a set
+}
+
+func newReflector(b *upstream.Backend, plan *backendPlan, log *slog.Logger) *reflector {
+	r := &reflector{backend: b, plan: plan, log: log, services: map[string]*reflected{}}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+
+	return r
+}
+
+// close ends what is going on; calls that wait are decided.
+func (r *reflector) close() {
+	r.cancel()
+	r.asking.Wait()
+}
+
+// ask has decide told whether a method streams its responses: at once if its service is known, else
+// within reflectTimeout and from another goroutine.
+func (r *reflector) ask(service, fullMethod string, decide func(streams bool)) {
+	r.mu.Lock()
+	s := r.services[service]
+	if s == nil && len(r.services) < maxReflected {
+		s = &reflected{}
+		r.services[service] = s
+	}
+	if s != nil && !s.busy && time.Now().After(s.until) && r.busy < maxReflecting && r.ctx.Err() == nil {
+		s.busy = true
+		r.busy++
+		r.asking.Go(func() { r.reflect(service, s) }) // ends within reflectTimeout, or with close
+	}
+	if s != nil && s.set == nil && s.busy && r.waiting < maxUndecided {
+		r.waiting++
+		s.waiting = append(s.waiting, func(set methodkind.Set) { decide(streamsBy(set, fullMethod)) })
+		r.mu.Unlock()
+		return
+	}
+	var set methodkind.Set
+	if s != nil {
+		set = s.set
+	}
+	r.mu.Unlock()
+	decide(streamsBy(set, fullMethod))
+}
+
+// streamsBy reports what is known of a method; what is not known streams.
+func streamsBy(set methodkind.Set, fullMethod string) bool {
+	streams, known := set.Streams(fullMethod)
+
+	return streams || !known
+}
+
+// reflect asks about a service, and decides the calls that wait for it.
+func (r *reflector) reflect(service string, s *reflected) {
+	set, err := r.query(service)
+	if err != nil && r.ctx.Err() == nil {
+		r.log.Warn("method kinds unknown, calls are taken for streaming", "backend", r.backend.Name(), "service", service, "error", err)
+	}
+	r.mu.Lock()
+	s.busy = false
+	r.busy--
+	switch {
+	case err == nil:
+		s.set, s.until = set, time.Now().Add(reflectFor)
+	case s.set == nil:
+		s.set = methodkind.Set{}
+		fallthrough
+	default:
+		s.until = time.Now().Add(reflectAgain)
+	}
+	waiting, known := s.waiting, s.set
+	s.waiting = nil
+	r.waiting -= len(waiting)
+	r.mu.Unlock()
+	for _, decide := range waiting {
+		decide(known)
+	}
+}
+
+// query asks one endpoint after the other.
+func (r *reflector) query(service string) (methodkind.Set, error) {
+	ctx, cancel := context.WithTimeout(r.ctx, reflectTimeout)
+	defer cancel()
+	err := errors.New("the backend has no endpoint")
+	for i, e := range r.backend.Endpoints() {
+		if i == reflectTries || ctx.Err() != nil {
+			break
+		}
+		var set methodkind.Set
+		if set, err = r.queryAt(ctx, e, service); err == nil {
+			return set, nil
+		}
+	}
+
+	return nil, err
+}
+
+func (r *reflector) queryAt(ctx context.Context, e upstream.EndpointStatus, service string) (methodkind.Set, error) {
+	tls, err := r.plan.ClientTLS(r.log)
+	if err != nil {
+		return nil, err
+	}
+	creds := insecure.NewCredentials()
+	if e.Address.TLS || r.plan.TLS != nil {
+		creds = credentials.NewTLS(tls)
+	}
+	target := "passthrough:///" + e.Address.Addr
+	if e.Address.Network == "unix" {
+		target = "unix:" + e.Address.Addr
+	}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithDisableServiceConfig(), grpc.WithNoProxy()}
+	if r.plan.Authority != "" {
+		options = append(options, grpc.WithAuthority(r.plan.Authority))
+	}
+	conn, err := grpc.NewClient(target, options...)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() //nolint:errcheck // it has told what it knows
+
+	return methodkind.Ask(ctx, conn, service)
+}
