@@ -68,7 +68,7 @@ type Call struct {
 
 	req      []hpack.Field // the request's fields, as they will be sent
 	known    *knownRequest // whose req is; nil: the call's own
-	reqArray [16]hpack.Field
+	own      *fieldArray   // what req is in unless it is known, or has outgrown it; nil: not needed
 	reqCount messageCounter
 	resCount messageCounter
 	reqEnd   bool // END_STREAM of the request arrived

@@ -3,9 +3,26 @@
 
 package relay
 
-import "sync"
+import (
+	"sync"
 
-// callPool holds the memory of calls. A call is 1.5 KiB, and there may be
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
+
+// fieldArray holds the fields of a request that did not come before as it is.
+type fieldArray [16]hpack.Field
+
+var fieldPool = sync.Pool{New: func() any { return new(fieldArray) }}
+
+// ownArray returns the memory for the request's own fields, empty.
+func (c *Call) ownArray() []hpack.Field {
+	if c.own == nil {
+		c.own = fieldPool.Get().(*fieldArray)
+	}
+	return c.own[:0]
+}
+
+// callPool holds the memory of calls. A call is 1.2 KiB, and there may be
 // hundreds of thousands a second.
 var callPool = sync.Pool{New: func() any { return new(Call) }}
 
@@ -29,6 +46,10 @@ func (c *Call) letGo() {
 	if reuse {
 		if fan != nil {
 			fan.recycle()
+		}
+		if c.own != nil {
+			clear(c.own[:])
+			fieldPool.Put(c.own)
 		}
 		*c = Call{}
 		callPool.Put(c)

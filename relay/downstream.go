@@ -136,13 +136,13 @@ func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
 		c.fail(b, failure(codes.ResourceExhausted, ReasonHeadersTooLarge, "request headers: "+head.TooLarge.Error()), ReasonHeadersTooLarge)
 		return
 	}
-	var method string
+	grpc := false
 	if head.Known != nil {
-		method = c.takeKnown(head.Known)
+		grpc = c.takeKnown(head.Known)
 	} else {
-		method = c.take(head.Fields)
+		grpc = c.take(head.Fields) == "POST" && isGRPC(c.content)
 	}
-	if !isGRPC(c.content) || method != "POST" {
+	if !grpc {
 		d.serveHTTP(c, b, head)
 		return
 	}
@@ -152,7 +152,7 @@ func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
 // take copies the request's fields into the call, without those that are not forwarded,
 // and notes what routing needs. It returns the :method.
 func (c *Call) take(fields []hpack.Field) (method string) {
-	c.req = c.reqArray[:0]
+	c.req = c.ownArray()
 	for _, f := range fields {
 		switch f.Name {
 		case ":method":
@@ -198,7 +198,11 @@ func (c *Call) takeTimeout(s string) {
 // route checks the request and asks the Route function.
 func (c *Call) route(b *h2.Batch) {
 	var ok bool
-	c.service, c.method, ok = splitPath(c.path)
+	if r := c.known; r != nil {
+		c.service, c.method, ok = r.service, r.name, r.ok
+	} else {
+		c.service, c.method, ok = splitPath(c.path)
+	}
 	c.srv.inFlight.Add(1)
 	c.follow()
 	c.mu.Lock()

@@ -42,9 +42,9 @@ func upstreamed(srv *Server, dc *downConn, cfg EndpointConfig, route func(*Call)
 	dc.srv, dc.set = srv, newSettings(srv.settingsOfFields())
 	uc := &upConn{ep: &Endpoint{cfg: cfg}, scheme: "http"}
 	start := time.Now()
-	pass := func(take func(*Call) string) (*Call, string, []string) {
+	pass := func(take func(*Call) bool) (*Call, bool, []string) {
 		c := &Call{srv: srv, dc: dc, start: start}
-		method := take(c)
+		grpc := take(c)
 		if route != nil {
 			route(c)
 		}
@@ -52,13 +52,13 @@ func upstreamed(srv *Server, dc *downConn, cfg EndpointConfig, route func(*Call)
 		if l := c.list(uc, start); l != nil {
 			out = l.Fields
 		}
-		return c, method, lines(out)
+		return c, grpc, lines(out)
 	}
-	c, method, want := pass(func(c *Call) string { return c.take(fields(in...)) })
+	c, grpc, want := pass(func(c *Call) bool { return c.take(fields(in...)) == "POST" && isGRPC(c.content) })
 	known := &h2.Known{List: hpack.NewList(fields(in...))}
 	for range 3 {
-		k, m, got := pass(func(c *Call) string { return c.takeKnown(known) })
-		if m != method || !slices.Equal(got, want) || k.path != c.path || k.host != c.host || k.content != c.content || k.timeout != c.timeout {
+		k, g, got := pass(func(c *Call) bool { return c.takeKnown(known) })
+		if g != grpc || !slices.Equal(got, want) || k.path != c.path || k.host != c.host || k.content != c.content || k.timeout != c.timeout {
 			panic(fmt.Sprintf("known list of %q: %q, want %q", in, got, want))
 		}
 	}

@@ -22,9 +22,12 @@ import (
 // knownRequest is what a request's header list means. It is shared by calls, also in
 // goroutines of their own, and does not change but for lists.
 type knownRequest struct {
-	method, path, host, content string
-	timeout                     time.Duration
-	req                         []hpack.Field
+	grpc                bool // it is a POST of a gRPC content-type
+	path, host, content string
+	service, name       string // of path
+	ok                  bool   // path is canonical
+	timeout             time.Duration
+	req                 []hpack.Field
 
 	// lists are what goes upstream, for each endpoint that had such a call. Replaced, never changed in place.
 	lists atomic.Pointer[[]upstreamList]
@@ -39,26 +42,28 @@ type upstreamList struct {
 // maxUpstreamLists is for how many endpoints a request's list is kept at a time.
 const maxUpstreamLists = 8
 
-// takeKnown does what take does.
-func (c *Call) takeKnown(k *h2.Known) (method string) {
+// takeKnown does what take does, and reports whether the request is one of gRPC.
+func (c *Call) takeKnown(k *h2.Known) bool {
 	r, ok := k.Note.(*knownRequest)
 	if !ok {
-		method = c.take(k.List.Fields)
-		k.Note = &knownRequest{
-			method: method, path: c.path, host: c.host, content: c.content, timeout: c.timeout,
-			req: slices.Clip(slices.Clone(c.req)),
+		method := c.take(k.List.Fields)
+		r = &knownRequest{
+			grpc: method == "POST" && isGRPC(c.content),
+			path: c.path, host: c.host, content: c.content, timeout: c.timeout, req: slices.Clip(slices.Clone(c.req)),
 		}
-		return method
+		r.service, r.name, r.ok = splitPath(r.path)
+		k.Note = r
+		return r.grpc
 	}
 	c.path, c.host, c.content, c.timeout = r.path, r.host, r.content, r.timeout
 	c.req, c.known = r.req, r
-	return r.method
+	return r.grpc
 }
 
 // ownFields makes the request's fields the call's own, for changing them.
 func (c *Call) ownFields() {
 	if c.known != nil {
-		c.req = append(c.reqArray[:0], c.req...)
+		c.req = append(c.ownArray(), c.req...)
 		c.known = nil
 	}
 }
@@ -69,22 +74,25 @@ func (c *Call) list(uc *upConn, now time.Time) *hpack.List {
 	if r == nil || c.retries > 0 || c.timeout > 0 && !c.timeoutAsIs(now) {
 		return nil
 	}
-	var lists []upstreamList
 	if p := r.lists.Load(); p != nil {
-		lists = *p
-	}
-	for i := range lists {
-		if lists[i].ep == uc.ep {
-			return lists[i].list
+		for i := range *p {
+			if l := &(*p)[i]; l.ep == uc.ep {
+				return l.list
+			}
 		}
 	}
-	if len(lists) == maxUpstreamLists {
-		lists = nil // endpoints come and go
-	}
 	l := uc.ep.lists.intern(c.upstreamFields(nil, uc, now))
-	lists = append(slices.Clip(lists), upstreamList{uc.ep, l})
-	r.lists.Store(&lists) // of two at once, one makes it again
+	r.add(uc.ep, l)
 	return l
+}
+
+// add keeps the list that goes to an endpoint.
+func (r *knownRequest) add(ep *Endpoint, l *hpack.List) {
+	lists := []upstreamList{{ep, l}}
+	if p := r.lists.Load(); p != nil && len(*p) < maxUpstreamLists { // else from the start: endpoints come and go
+		lists = append(lists, *p...)
+	}
+	r.lists.Store(&lists) // of two at once, one is lost and made again
 }
 
 // knownLists gives header lists that are the same to different connections the same

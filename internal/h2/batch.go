@@ -3,7 +3,10 @@
 
 package h2
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 // A Batch collects what must happen once the input at hand is worked through:
 // connections to flush, credits and free places to tell of. The goroutine of
@@ -15,6 +18,8 @@ type Batch struct {
 	credits []credit
 	free    []*Conn // may hold one twice
 	now     time.Time
+	of      uint64 // the Conn.number of whose read loop carries it; 0: nobody's
+	shared  bool   // something dirty gets octets from several connections
 }
 
 // Now returns when the input at hand arrived or, of a Batch that no connection's input
@@ -33,9 +38,32 @@ type credit struct {
 
 // touch notes that c has something to write. c.mu is held.
 func (b *Batch) touch(c *Conn) {
+	if b.of != c.feeder && b.of != 0 && b.of != c.number {
+		if c.feeder != 0 {
+			c.feeders = feedersTurns
+		}
+		c.feeder = b.of
+	}
 	if !c.dirty {
 		c.dirty = true
 		b.dirty = append(b.dirty, c)
+		if c.feeders > 0 {
+			c.feeders--
+			b.shared = true
+		}
+	}
+}
+
+// feedersTurns is the number of writes for which a connection is taken for one that several others feed, after it was seen.
+const feedersTurns = 16
+
+// gather lets the other connections that have input run before what theirs and ours is for is written: one write takes all
+// of it. That halves the writes where many clients with few calls each share an upstream's connection.
+// Where only one connection feeds another it does nothing: there is nobody to wait for.
+func (b *Batch) gather() {
+	if b.shared {
+		b.shared = false
+		runtime.Gosched()
 	}
 }
 

@@ -24,6 +24,7 @@ type Conn struct {
 	events Events
 	t      transport
 	start  time.Time
+	number uint64        // of its own
 	growth *flow.Budget  // of windows beyond their initial size
 	age    time.Duration // from which on it drains; MaxAge give or take a tenth
 
@@ -72,8 +73,10 @@ type Conn struct {
 	broken   bool       // the socket takes nothing any more
 	blocked  time.Time  // since when it takes no octet while some wait; zero: it does
 	dirty    bool
-	control  int // frames in out that answer the peer
-	dataSent int // DATA and HEADERS frames since abuse last looked, long ones for several
+	feeder   uint64 // the number of the connection whose input was passed on to this one last
+	feeders  int    // above 0: several connections take turns at that
+	control  int    // frames in out that answer the peer
+	dataSent int    // DATA and HEADERS frames since abuse last looked, long ones for several
 	enc      *hpack.Encoder
 	ready    readyList
 	slivers  sliverCount
@@ -91,6 +94,9 @@ type peerSettings struct {
 	maxFrame   int
 }
 
+// conns counts all connections.
+var conns atomic.Uint64
+
 // New returns a connection over nc, which it owns from now on. events gets what
 // happens once [Conn.Serve] runs.
 func New(nc net.Conn, cfg Config, events Events) *Conn {
@@ -98,6 +104,7 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 		cfg:    cfg.withDefaults(),
 		events: events,
 		start:  time.Now(),
+		number: conns.Add(1),
 		ended:  make(chan struct{}),
 		nextID: 1,
 		enc:    hpack.NewEncoder(),
@@ -109,6 +116,7 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 		send: flow.NewSendWindow(frame.InitialWindow),
 	}
 	c.age = c.cfg.MaxAge - c.cfg.MaxAge/10 + rand.N(c.cfg.MaxAge/5+1)
+	c.batch.of = c.number
 	c.t.init(nc)
 	c.in.t = &c.t
 	c.dec = hpack.NewDecoder(max(c.cfg.HeaderTableSize, defaultTable)) // until the peer knows better

@@ -57,6 +57,7 @@ func (c *Conn) readAll() error {
 		if ferr := c.parse(); ferr != nil {
 			return ferr
 		}
+		c.batch.gather()
 		c.batch.Flush()
 		c.tellReleased()
 		if _, err := c.in.fill(); err != nil {

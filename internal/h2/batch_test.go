@@ -1,0 +1,38 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import "testing"
+
+// A batch waits for others before it writes only where others feed the same connection; what the connection
+// has to say itself, and what comes from no connection's input, tells nothing of that.
+func TestGather(t *testing.T) {
+	var to Conn
+	to.number = 7
+	for i, tt := range []struct {
+		of   uint64 // whose input it is
+		want bool
+	}{
+		{1, false}, {1, false}, {7, false}, {0, false}, {1, false}, // one feeds it
+		{2, true}, {2, true}, {1, true}, {0, true}, // two do
+	} {
+		b := Batch{of: tt.of}
+		b.touch(&to)
+		b.touch(&to)
+		if b.shared != tt.want {
+			t.Errorf("batch %d, of %d: gathers is %t, want %t", i, tt.of, b.shared, tt.want)
+		}
+		to.dirty = false
+	}
+	b := Batch{of: 1}
+	for range feedersTurns {
+		b.touch(&to)
+		to.dirty = false
+	}
+	b.shared = false
+	b.touch(&to)
+	if b.shared {
+		t.Error("the second has been gone for long, and the first still waits for it")
+	}
+}
