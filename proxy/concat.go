@@ -4,12 +4,16 @@
 package proxy
 
 import (
+	"cmp"
+	"iter"
 	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/manifold-grpc/manifold/fanout"
 )
 
 // kind is what is known of a method: whether the caller expects one message or many.
@@ -25,25 +29,18 @@ const (
 // concat makes one answer of those of all targets. Of a unary call the messages are joined, byte after byte in the
 // order of the targets, which protobuf reads as one message whose repeated fields hold all elements. Of a streaming
 // call they are passed on as they come.
-//
-// It is the only thing that sends to the caller's stream while the targets run. Whatever else is to carry answers,
-// such as an envelope for each message, takes its place behind the same methods: header, message, failure, finish.
-// header is called once for each target, message and failure by the target's own goroutine, finish at the end.
 type concat struct {
-	fan *fanout
+	outlet
 
-	// turn is a lock that may be held for long, by whoever sends to a caller that does not read. It guards the
-	// sending side of the caller's stream and what follows.
-	turn       chan struct{}
+	// Guarded by turn.
 	kind       kind
-	headersDue int  // targets that may still bring a header
-	headerSent bool // or a message, which brings an empty one
-	merged     int  // bytes in the parts of all targets
-	out        Frame
+	headersDue int                                    // targets that may still bring a header
+	merged     int                                    // bytes in the parts of all targets
+	arrivals   int                                    // targets that have ended
+	order      *fanout.Merge[string, mem.BufferSlice] // nil: messages of a stream go out as they come
 }
 
-func (a *concat) lock()   { a.turn <- struct{}{} }
-func (a *concat) unlock() { <-a.turn }
+var _ carrier = (*concat)(nil)
 
 // part is what concat holds of one target of a call that is not streaming. It is guarded by concat.turn.
 type part struct {
@@ -52,15 +49,24 @@ type part struct {
 	messages []mem.BufferSlice  // with their information, to be joined
 	one      [1]mem.BufferSlice // the first array of messages
 
+	// For calls with options.
+	arrival int    // the target was the n-th to end
+	joins   bool   // it ended in such a way that messages belong into the joined answer
+	key     string // the last one in the ordered stream
+
 	// For kindUnknown, which may turn out to be streaming: the same as the backend sent it.
 	raw      Frame
 	hasRaw   bool
 	rawError error // nil if there is no error, else what the last of messages tells of
 }
 
-func (a *concat) init(f *fanout) {
-	a.fan, a.headersDue = f, len(f.targets)
-	a.turn = make(chan struct{}, 1)
+func (a *concat) init(f *fanCall) {
+	a.outlet.init(f)
+	a.headersDue = len(f.targets)
+
+	if o := f.options; o != nil && o.OrderKey != nil {
+		a.order = fanout.NewMerge[string, mem.BufferSlice](len(f.targets), o.OrderWindow, o.OrderBytes)
+	}
 
 	if detect := f.handler.options.streamedDetector; detect != nil {
 		a.kind = f.detectKind(detect)
@@ -68,7 +74,7 @@ func (a *concat) init(f *fanout) {
 }
 
 // detectKind asks the detector. A panic there leaves the kind unknown.
-func (f *fanout) detectKind(detect StreamedDetectorFunc) (k kind) {
+func (f *fanCall) detectKind(detect StreamedDetectorFunc) (k kind) {
 	var err error
 	defer f.recovered("the streamed detector", &err)
 
@@ -88,7 +94,7 @@ func (a *concat) header(t *fanTarget, md metadata.MD) {
 	t.part.header = md
 	a.headersDue--
 
-	if md == nil && a.headersDue > 0 || a.headerSent {
+	if md == nil && a.headersDue > 0 || a.headerSent || a.closed {
 		return
 	}
 
@@ -127,9 +133,14 @@ func (a *concat) sendHeader() {
 	}
 }
 
-// message takes a response. The frame stays the caller's. An error means that the target's part in the call is over.
 func (a *concat) message(t *fanTarget, f *Frame) error {
 	a.lock()
+	if a.closed {
+		a.unlock()
+
+		return nil
+	}
+
 	kind := a.kind
 
 	// A second message of one backend shows a stream. So does a message that comes before the caller has half-closed: to
@@ -146,6 +157,10 @@ func (a *concat) message(t *fanTarget, f *Frame) error {
 		return errSpoiled
 	}
 
+	if err := t.boundOf(kind, f); err != nil {
+		return err
+	}
+
 	m, err := t.appendInfo(kind == kindStreaming, f)
 	if err != nil {
 		return err
@@ -154,11 +169,19 @@ func (a *concat) message(t *fanTarget, f *Frame) error {
 	a.lock()
 	defer a.unlock()
 
+	if a.closed {
+		m.Free()
+
+		return nil
+	}
+
 	if kind == kindStreaming {
-		return a.sendMessage(m)
+		return a.emit(t, f, m)
 	}
 
 	if a.kind != kind { // another target showed that it is a stream while the hook ran
+		m.Free()
+
 		return a.resend(t, f)
 	}
 
@@ -180,24 +203,40 @@ func (a *concat) resend(t *fanTarget, f *Frame) error {
 		return err
 	}
 
-	return a.sendMessage(m)
+	return a.emit(t, f, m)
 }
 
-// sendMessage sends and frees m. turn is held, so that a caller who does not read makes all targets wait.
-func (a *concat) sendMessage(m mem.BufferSlice) error {
-	a.out.data = m
-	defer a.out.free()
-
-	a.headerSent = true
-
-	if err := a.fan.stream.SendMsg(&a.out); err != nil {
-		err = a.fan.callerError(err)
-		a.fan.abort(err)
-
-		return err
+// emit sends m, the streaming form of f, in its turn if there is an order. f is nil for a message of an error. turn is held.
+func (a *concat) emit(t *fanTarget, f *Frame, m mem.BufferSlice) error {
+	if a.order == nil {
+		return a.sendMessage(m)
 	}
 
-	return nil
+	if f != nil {
+		key, err := t.orderKey(f)
+		if err != nil {
+			m.Free()
+
+			return err
+		}
+
+		t.part.key = key
+	}
+
+	return a.sendAll(a.order.Push(t.index, t.part.key, m.Len(), m))
+}
+
+// sendAll sends and frees the messages. turn is held.
+func (a *concat) sendAll(messages []mem.BufferSlice) (err error) {
+	for _, m := range messages {
+		if err == nil {
+			err = a.sendMessage(m)
+		} else {
+			m.Free()
+		}
+	}
+
+	return err
 }
 
 // keep holds m until the answers are joined. turn is held.
@@ -240,8 +279,11 @@ func (a *concat) becomeStreaming() {
 		if held.hasRaw {
 			if err := a.resend(t, &held.raw); err != nil {
 				t.part.spoiled = true
-				t.cancel()
-				a.report(t, err)
+				t.end(PhaseHook, err)
+
+				if a.fan.options == nil {
+					a.report(t, err)
+				}
 			}
 
 			held.raw.free()
@@ -253,20 +295,56 @@ func (a *concat) becomeStreaming() {
 	}
 }
 
-// failure takes the error that ended a target.
-func (a *concat) failure(t *fanTarget, err error) {
+// ended puts what became of the target into the answer.
+func (a *concat) ended(t *fanTarget, phase Phase, err error) (told telling) {
 	a.lock()
 	defer a.unlock()
 
-	if !t.part.spoiled {
-		a.report(t, err)
+	if a.closed {
+		return telling{}
 	}
+
+	t.part.arrival = a.arrivals
+	a.arrivals++
+	failed := err != nil && phase != PhaseCancelled
+
+	if a.fan.options != nil {
+		t.part.joins = !(err != nil && phase == PhaseCancelled)
+
+		// Half an answer must not look like a whole one. Only best effort has always had it so.
+		if err != nil && a.fan.options.Policy != fanout.BestEffort() {
+			a.drop(t)
+		}
+	}
+
+	// What was spoiled by another target's goroutine is in the answer already, but for calls with options.
+	if failed && (!t.part.spoiled || a.fan.options != nil) {
+		told = a.report(t, err)
+	}
+
+	if a.order != nil {
+		_ = a.sendAll(a.order.End(t.index)) // which has aborted the call
+	}
+
+	return told
 }
 
-// report puts an error into the answer, or ends the call with it when the backend makes no message of it. turn is held.
-func (a *concat) report(t *fanTarget, cause error) {
+// drop frees what is held of a target. turn is held.
+func (a *concat) drop(t *fanTarget) {
+	for _, m := range t.part.messages {
+		a.merged -= m.Len()
+		m.Free()
+	}
+
+	t.part.raw.free()
+	t.part.messages, t.part.hasRaw, t.part.rawError = nil, false, nil
+}
+
+// report puts an error into the answer. Without options it ends the call with it when the backend makes no message
+// of it. turn is held.
+func (a *concat) report(t *fanTarget, cause error) telling {
 	if a.fan.ctx.Err() != nil {
-		return
+		return telling{}
 	}
 
 	m, made, err := t.buildError(a.kind == kindStreaming, cause)
@@ -275,15 +353,17 @@ func (a *concat) report(t *fanTarget, cause error) {
 	}
 
 	if !made {
-		a.fan.fail(t, cause)
+		if a.fan.options == nil {
+			a.fan.fail(t, cause)
+		}
 
-		return
+		return telling{veto: true}
 	}
 
 	if a.kind == kindStreaming {
-		_ = a.sendMessage(m) // which has aborted the call
+		_ = a.emit(t, nil, m) // which has aborted the call
 
-		return
+		return telling{inAnswer: true}
 	}
 
 	if a.kind == kindUnknown {
@@ -291,14 +371,30 @@ func (a *concat) report(t *fanTarget, cause error) {
 	}
 
 	_ = a.keep(t, m) // likewise
+
+	return telling{inAnswer: true}
 }
 
-// finish sends the joined answer of a call that is not streaming. The targets have ended, all of them well enough.
+// finish sends the joined answer of a call that is not streaming.
 func (a *concat) finish() error {
 	a.lock()
 	defer a.unlock()
 
+	a.closed = true
 	joined, found := a.join()
+
+	// Headers of targets that the call was decided without come no more.
+	if a.headersDue > 0 {
+		a.sendHeader()
+	}
+
+	if a.order != nil {
+		if err := a.sendAll(a.order.Drain()); err != nil {
+			joined.Free()
+
+			return err
+		}
+	}
 
 	// No message at all is no message for the caller either: an empty one would look like success.
 	if a.kind == kindStreaming || !found {
@@ -313,16 +409,26 @@ func (a *concat) discard() {
 	a.lock()
 	defer a.unlock()
 
+	a.closed = true
 	joined, _ := a.join()
 	joined.Free()
+
+	if a.order != nil {
+		for _, m := range a.order.Drain() {
+			m.Free()
+		}
+	}
 }
 
 // join moves the messages of all targets into one, in their order. It reports whether there was any. turn is held.
 func (a *concat) join() (joined mem.BufferSlice, found bool) {
 	joined = make(mem.BufferSlice, 0, len(a.fan.targets))
 
-	for i := range a.fan.targets {
-		p := &a.fan.targets[i].part
+	for _, t := range a.inOrder() {
+		p := &t.part
+		if a.fan.options != nil && !p.joins {
+			a.drop(t)
+		}
 
 		for _, m := range p.messages {
 			joined = append(joined, m...) // with their references
@@ -334,4 +440,50 @@ func (a *concat) join() (joined mem.BufferSlice, found bool) {
 	}
 
 	return joined, found
+}
+
+// inOrder ranges over the targets in the order of the answer.
+func (a *concat) inOrder() iter.Seq2[int, *fanTarget] {
+	return func(yield func(int, *fanTarget) bool) {
+		targets := a.fan.targets
+
+		if a.fan.options == nil || !a.fan.options.ByArrival {
+			for i := range targets {
+				if !yield(i, &targets[i]) {
+					return
+				}
+			}
+
+			return
+		}
+
+		sorted := make([]*fanTarget, len(targets))
+		for i := range targets {
+			sorted[i] = &targets[i]
+		}
+
+		slices.SortStableFunc(sorted, func(x, y *fanTarget) int { return cmp.Compare(x.part.arrival, y.part.arrival) })
+
+		for i, t := range sorted {
+			if !yield(i, t) {
+				return
+			}
+		}
+	}
+}
+
+// boundOf checks what a target has sent by now, of a call that is not streaming, or else the message.
+func (t *fanTarget) boundOf(k kind, f *Frame) error {
+	if k == kindStreaming || t.fan.options == nil {
+		return t.bound(f.Len())
+	}
+
+	return t.bound(int(t.responseBytes))
+}
+
+// orderKey asks the program for the key of a message.
+func (t *fanTarget) orderKey(f *Frame) (key string, err error) {
+	defer t.recovered("OrderKey", &err)
+
+	return t.fan.options.OrderKey(f.Bytes()), nil
 }

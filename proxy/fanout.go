@@ -4,27 +4,34 @@
 package proxy
 
 import (
+	"context"
 	"io"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/manifold-grpc/manifold/fanout"
 )
 
-// fanout is a one-to-many call.
+// fanCall is a one-to-many call.
 //
-// Its goroutines: the handler's own, which runs the first target and in the end joins the answers; one
-// for each further target; one that reads the requests; and one that sends them for each target whose requests do
+// Its goroutines: see runTargets for the targets; the handler's reads the requests, and if these are not complete
+// soon another one sees to the targets; and there is one that sends the requests for each target whose requests do
 // not fit into one inline write. All have ended when one2many returns, but for the case of finishEarly.
-type fanout struct {
+type fanCall struct {
 	*call
 	begin   time.Time
 	targets []fanTarget // in the director's order; the slice does not change
-	answer  concat
+	answer  carrier     // immutable
+	concat  concat      // what answer is, mostly
+	options *Fanout     // immutable; nil: as the library always had it
+
+	base    context.Context // of the targets; ends with the call, or later: see letFinish
+	endBase context.CancelFunc
+
 	running sync.WaitGroup // the targets
 	watch   *time.Timer    // calls spread; set by runInline
 	hurried atomic.Bool    // hurry has been called
@@ -40,8 +47,9 @@ type fanout struct {
 
 	mu       sync.Mutex
 	fatal    error       // guarded by mu; what ended the call other than a target
-	failures []failure   // guarded by mu; the targets that ended it, in order of time
-	settle   *time.Timer // guarded by mu; set with the first failure
+	failures []failure   // guarded by mu; without options: the targets that ended it, in order of time
+	settle   *time.Timer // guarded by mu; set with the first failure that ends the call
+	course   course      // guarded by mu; with options
 }
 
 // A call goes on for a while after the first failure that ends it, if other targets have not ended by then: for as
@@ -56,12 +64,14 @@ const (
 
 // one2many forwards the call to all the backends and makes one answer of theirs.
 func (c *call) one2many(backends []Backend) error {
-	f := &fanout{call: c, begin: time.Now(), targets: make([]fanTarget, len(backends))}
-	for i, b := range backends {
-		f.targets[i].init(f, b, i)
-	}
+	f := &fanCall{call: c, begin: time.Now(), options: c.fanout, base: c.ctx}
+	if err := f.init(backends); err != nil {
+		if f.endBase != nil {
+			f.endBase()
+		}
 
-	f.answer.init(f)
+		return err
+	}
 
 	f.pump.Add(1)
 
@@ -86,8 +96,38 @@ func (c *call) one2many(backends []Backend) error {
 // requestGrace is how long the targets wait for the requests to be complete.
 const requestGrace = 300 * time.Microsecond
 
+// init makes the targets and the answer. Nothing is started if it fails, with the status of the call.
+func (f *fanCall) init(backends []Backend) error {
+	if f.options == nil {
+		f.targets = make([]fanTarget, len(backends))
+	} else if distinct, err := f.admit(backends); err != nil {
+		return err
+	} else {
+		backends = distinct
+		f.targets = make([]fanTarget, len(backends))
+	}
+
+	f.detach()
+
+	for i, b := range backends {
+		f.targets[i].init(f, b, i)
+	}
+
+	switch {
+	case f.options != nil && f.options.Merger != nil:
+		return f.initMerger()
+	case f.options != nil && f.options.Envelope:
+		f.answer = newEnvelopes(f)
+	default:
+		f.concat.init(f)
+		f.answer = &f.concat
+	}
+
+	return nil
+}
+
 // startTargets starts serve if that has not happened yet.
-func (f *fanout) startTargets() {
+func (f *fanCall) startTargets() {
 	switch {
 	case !f.later.Stop():
 	case f.requestsDone.Load():
@@ -98,14 +138,14 @@ func (f *fanout) startTargets() {
 }
 
 // serveLater is serve for somebody else to wait for.
-func (f *fanout) serveLater() {
+func (f *fanCall) serveLater() {
 	defer f.served.Done()
 
 	f.result = f.serve()
 }
 
 // serve runs the targets and returns the status of the call.
-func (f *fanout) serve() error {
+func (f *fanCall) serve() error {
 	f.runTargets()
 	f.awaitEnd(&f.pump)
 
@@ -116,11 +156,13 @@ func (f *fanout) serve() error {
 		f.finishEarly(err, &f.pump)
 	}
 
+	f.letFinish(err)
+
 	return err
 }
 
 // pumpRequests reads requests and hands each to all targets.
-func (f *fanout) pumpRequests() {
+func (f *fanCall) pumpRequests() {
 	defer f.pump.Done()
 	defer f.requestsDone.Store(true)
 
@@ -139,7 +181,7 @@ func (f *fanout) pumpRequests() {
 }
 
 // moveRequests returns nil at the end of the requests.
-func (f *fanout) moveRequests() error {
+func (f *fanCall) moveRequests() error {
 	for n := 0; ; n++ {
 		if err := f.nextRequest(&f.request); err == io.EOF {
 			f.requestsOver.Store(true)
@@ -165,7 +207,7 @@ func (f *fanout) moveRequests() error {
 }
 
 // abort ends the call for a reason that is not a target's. The first reason counts.
-func (f *fanout) abort(err error) {
+func (f *fanCall) abort(err error) {
 	f.mu.Lock()
 	if f.fatal == nil {
 		f.fatal = err
@@ -175,24 +217,28 @@ func (f *fanout) abort(err error) {
 	f.cancel()
 }
 
-// fail ends the call because of a target whose error nothing can be made of.
-func (f *fanout) fail(t *fanTarget, err error) {
+// fail ends the call because of a target whose error nothing can be made of. It is for calls without options.
+func (f *fanCall) fail(t *fanTarget, err error) {
 	name := t.name()
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 
 	f.failures = append(f.failures, failure{index: t.index, name: name, status: status.Convert(err)})
+	f.settleThen(f.cancel)
+}
+
+// settleThen gives the targets that still run a moment to fail as well, and then calls end. mu is held.
+func (f *fanCall) settleThen(end func()) {
 	if f.settle == nil {
-		f.settle = time.AfterFunc(min(max(time.Since(f.begin), minSettleTime), maxSettleTime), f.cancel)
+		f.settle = time.AfterFunc(min(max(time.Since(f.begin), minSettleTime), maxSettleTime), end)
 	}
 }
 
-// conclude ends the answer and returns the status of the call. All targets have ended.
-func (f *fanout) conclude() error {
-	if trailer := f.joinedTrailer(); len(trailer) > 0 {
-		f.stream.SetTrailer(trailer)
-	}
+// conclude ends the answer and returns the status of the call. All targets have ended, or the call is decided and
+// the others may go on.
+func (f *fanCall) conclude() error {
+	trailer := f.joinedTrailer()
 
 	f.mu.Lock()
 	fatal, failures := f.fatal, f.failures
@@ -202,48 +248,81 @@ func (f *fanout) conclude() error {
 	}
 	f.mu.Unlock()
 
-	gone := f.callerGone()
-	if gone == nil && fatal == nil && len(failures) == 0 {
-		return f.answer.finish()
-	}
+	var verdictOf error
 
-	f.answer.discard()
-
-	switch {
+	switch gone := f.callerGone(); {
 	case fatal != nil:
-		return fatal
+		verdictOf = fatal
 	case gone != nil:
-		return gone
-	default:
-		return verdict(failures, len(f.targets)).Err()
-	}
-}
-
-// joinedTrailer returns the trailers of all targets, in their order.
-func (f *fanout) joinedTrailer() metadata.MD {
-	var joined metadata.MD
-
-	for i := range f.targets {
-		trailer := f.targets[i].trailer
-		if len(trailer) > 0 && joined == nil {
-			joined = make(metadata.MD, len(trailer))
-		}
-
-		for key, values := range trailer {
-			// The details belong to one backend's status, which is not that of the call.
-			if key != statusDetailsKey || len(f.targets) == 1 {
-				joined[key] = append(slices.Clip(joined[key]), values...)
-			}
-		}
+		verdictOf = gone
+	case f.options != nil:
+		verdictOf = f.decided()
+	case len(failures) > 0:
+		verdictOf = verdict(failures, len(f.targets)).Err()
 	}
 
-	return joined
-}
+	if verdictOf == nil {
+		verdictOf = f.answer.finish()
+	} else {
+		f.answer.discard()
+	}
 
-const statusDetailsKey = "grpc-status-details-bin"
+	if f.options != nil && f.options.Summary {
+		trailer = f.addReport(trailer, verdictOf)
+	}
+
+	if len(trailer) > 0 {
+		f.stream.SetTrailer(trailer)
+	}
+
+	return verdictOf
+}
 
 // stalled ends the target's part in the call because its queue stays full.
 func (t *fanTarget) stalled() {
-	t.endRequests(status.Errorf(codes.ResourceExhausted,
+	if t.queue.stallAfter == noWait {
+		t.end(PhaseRequest, status.Error(codes.ResourceExhausted, "proxy: the backend took the requests more slowly than the caller sent them (DropSlow)"))
+
+		return
+	}
+
+	t.end(PhaseRequest, status.Errorf(codes.ResourceExhausted,
 		"proxy: the backend took no request for %v while the others waited", t.fan.handler.options.fanoutLimits.StallTimeout))
+}
+
+// admit checks a call with options before anything of it begins.
+func (f *fanCall) admit(backends []Backend) ([]Backend, error) {
+	names := make([]string, 0, len(backends))
+	kept := make([]Backend, 0, len(backends))
+	seen := map[string]bool{}
+
+	for i, b := range backends {
+		t := target{backend: b, index: i}
+		name := t.name()
+
+		if f.options.Distinct && seen[name] {
+			continue
+		}
+
+		seen[name] = true
+		names, kept = append(names, name), append(kept, b)
+	}
+
+	if n := len(kept); n > f.options.MaxTargets {
+		return nil, status.Errorf(codes.ResourceExhausted, "proxy: the call has %d targets, the limit is %d (MaxTargets)", n, f.options.MaxTargets)
+	}
+
+	if f.options.Guard != nil {
+		via, err := f.options.Guard.Enter(incoming(f.stream.Context()))
+		if err != nil {
+			return nil, err
+		}
+
+		f.via = via
+	}
+
+	decision, err := fanout.NewCall(f.options.Policy, f.options.CodeRule, names)
+	f.course.decision = decision
+
+	return kept, err
 }

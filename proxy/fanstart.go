@@ -43,12 +43,24 @@ const (
 )
 
 // runTargets runs all targets to their ends.
-func (f *fanout) runTargets() {
-	f.running.Add(len(f.targets))
+func (f *fanCall) runTargets() {
+	if f.options != nil && f.options.Hedge > 0 && f.options.Hedge < len(f.targets) {
+		f.runHedged()
 
-	if f.targets[0].queue.whole() {
+		return
+	}
+
+	f.running.Add(len(f.targets))
+	f.course.begun, f.course.live = len(f.targets), len(f.targets)
+
+	switch {
+	case f.endBase != nil:
+		f.runDetached()
+
+		return
+	case f.targets[0].queue.whole():
 		f.runInline()
-	} else {
+	default:
 		for i := range f.targets[1:] {
 			go f.targets[1+i].run() // ends with its upstream stream, which ends with the call at the latest
 		}
@@ -60,8 +72,10 @@ func (f *fanout) runTargets() {
 }
 
 // runInline runs as many of the targets as it can in the handler's goroutine.
-func (f *fanout) runInline() {
-	streaming := f.answer.kind == kindStreaming // read while nobody else can change it
+func (f *fanCall) runInline() {
+	// What comes is to be passed on at once, or may decide the call: then no target may wait for another. Read
+	// here, while nobody else can change it.
+	atOnce := f.concat.kind == kindStreaming || f.options != nil
 	f.watch = time.AfterFunc(time.Hour, f.spread)
 	f.watch.Reset(openGrace) // apart from making it, for what spread starts reads f.watch
 	defer f.watch.Stop()
@@ -72,7 +86,7 @@ func (f *fanout) runInline() {
 		}
 	}
 
-	if streaming { // what comes is to be passed on at once
+	if atOnce {
 		f.spread()
 	} else {
 		f.watch.Reset(receiveGrace)
@@ -86,7 +100,7 @@ func (f *fanout) runInline() {
 }
 
 // spread gives each target that nobody has taken on a goroutine of its own.
-func (f *fanout) spread() {
+func (f *fanCall) spread() {
 	for i := range f.targets {
 		t := &f.targets[i]
 
@@ -102,6 +116,10 @@ func (f *fanout) spread() {
 // startInline starts the target in the handler's goroutine, and leaves one that would wait for its connection to
 // a goroutine of its own. One that fails ends here.
 func (t *fanTarget) startInline() {
+	if t.fan.options != nil {
+		t.startClocks()
+	}
+
 	t.startErr = t.connect(t.callCtx)
 
 	conn, ok := t.channel.(*grpc.ClientConn)
@@ -129,7 +147,7 @@ func (t *fanTarget) startInline() {
 
 // hurry makes the targets that wait for their turn go on: an answer is as large as to need more than one window, or
 // is a stream.
-func (f *fanout) hurry() {
+func (f *fanCall) hurry() {
 	if f.watch != nil && f.hurried.CompareAndSwap(false, true) {
 		f.watch.Reset(0)
 	}

@@ -5,6 +5,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -13,19 +14,22 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+
+	"github.com/manifold-grpc/manifold/fanout"
 )
 
 // fanTarget is one target of a fan-out.
 type fanTarget struct {
 	target
-	fan   *fanout
+	fan   *fanCall
 	queue requestQueue
 	claim claim
 
 	// Owned by the goroutine of run.
 	callCtx  context.Context // ends with the call, or when the target's part in it does
-	cancel   context.CancelFunc
-	startErr error // why there is no stream
+	cancel   context.CancelCauseFunc
+	clocks   clocks // zero without options
+	startErr error  // why there is no stream
 	response Frame
 	sender   sync.WaitGroup // the goroutine of sendRequests, if there is one
 
@@ -34,21 +38,36 @@ type fanTarget struct {
 
 	request Frame // owned by whoever sends: run, or the sender
 
-	errMu      sync.Mutex
-	requestErr error // guarded by errMu; why the requests ended before their end
-
-	part part // what the answer keeps of this target: guarded by concat.turn
+	over   atomic.Bool    // all that follows is set and does not change, and so is the trailer
+	result fanout.Outcome // for calls whose options ask for it
+	told   bool           // its outcome has been an event of the answer: guarded by outlet.turn
+	part   part           // what the answer keeps of this target: guarded by concat.turn
 }
 
-func (t *fanTarget) init(f *fanout, b Backend, index int) {
+func (t *fanTarget) init(f *fanCall, b Backend, index int) {
 	t.target.init(f.call, b, index)
 	t.fan = f
 	t.queue.init(f.handler.options.fanoutLimits, &t.requestMessages, &t.delivered)
-	t.callCtx, t.cancel = context.WithCancel(f.ctx)
+
+	if o := f.options; o != nil {
+		if o.DropSlow {
+			t.queue.stallAfter = noWait
+		}
+
+		if o.tells() {
+			t.begin = f.begin
+		}
+	}
+
+	t.callCtx, t.cancel = context.WithCancelCause(f.base)
 }
 
 // run is the life of the target: connect, send, receive, report. It returns when nothing of the target is left.
 func (t *fanTarget) run() {
+	if t.fan.options != nil {
+		t.startClocks()
+	}
+
 	if t.startErr = t.connect(t.callCtx); t.startErr == nil {
 		t.startErr = t.openStream()
 	}
@@ -73,6 +92,7 @@ func (t *fanTarget) openStream() error {
 		return err
 	}
 
+	t.connected()
 	t.startRequests()
 
 	return nil
@@ -81,17 +101,36 @@ func (t *fanTarget) openStream() error {
 // rest is the life of the target from there on.
 func (t *fanTarget) rest() {
 	defer t.fan.running.Done()
-	defer t.cancel()
 
 	phase, err := t.exchange()
 
-	t.cancel()
+	t.cancel(nil)
+	t.stopClocks()
 	t.queue.kill()
 	t.sender.Wait()
 	t.response.free()
 
-	phase, err = t.settle(phase, err)
-	t.finish(phase, err)
+	if err != nil {
+		phase, err = t.reason(phase, err)
+	}
+
+	var o Outcome
+
+	if !t.begin.IsZero() {
+		o = t.outcome(phase, err)
+		t.result = o.report(t.index)
+	}
+
+	t.over.Store(true)
+	told := t.fan.answer.ended(t, phase, err)
+
+	if !t.begin.IsZero() {
+		t.done(o)
+	}
+
+	if t.fan.options != nil {
+		t.fan.targetEnded(t, phase, err, told)
+	}
 }
 
 // exchange moves messages until the stream ends.
@@ -160,8 +199,11 @@ func (t *fanTarget) sendBatch(batch []mem.BufferSlice) bool {
 
 func (t *fanTarget) sendOne(f *Frame) bool {
 	err := t.send(f)
-	if err != nil && err != io.EOF { // io.EOF: the backend has ended the call, and its status says why
-		t.endRequests(err)
+	switch {
+	case err == nil:
+		t.active()
+	case err != io.EOF: // then the backend has ended the call, and its status says why
+		t.end(PhaseRequest, err)
 	}
 
 	return err == nil
@@ -169,19 +211,8 @@ func (t *fanTarget) sendOne(f *Frame) bool {
 
 func (t *fanTarget) closeRequests() {
 	if err := t.halfClose(); err != nil {
-		t.endRequests(err)
+		t.end(PhaseRequest, err)
 	}
-}
-
-// endRequests ends the target's part in the call because of its requests.
-func (t *fanTarget) endRequests(err error) {
-	t.errMu.Lock()
-	if t.requestErr == nil {
-		t.requestErr = err
-	}
-	t.errMu.Unlock()
-
-	t.cancel()
 }
 
 // moveResponses takes the header, the messages and the trailer.
@@ -203,13 +234,22 @@ func (t *fanTarget) moveResponses() (Phase, error) {
 			return PhaseComplete, statusOr(codes.Unknown, err)
 		}
 
+		t.active()
+
 		if t.responseMessages > 1 || t.response.Len() >= manyBytes {
 			t.fan.hurry()
 		}
 
 		if err := t.deliver(); err != nil {
+			var end *targetEnd
+			if errors.As(err, &end) {
+				return end.phase, end.err
+			}
+
 			return PhaseHook, err
 		}
+
+		t.active()
 
 		if err := t.callCtx.Err(); err != nil { // or all that the stream has buffered would still come
 			return PhaseCancelled, status.FromContextError(err).Err()
@@ -224,26 +264,4 @@ func (t *fanTarget) deliver() error {
 	defer t.response.free()
 
 	return t.fan.answer.message(t, &t.response)
-}
-
-// settle finds out why the target ended and, when that is the target's own error, puts it into the answer.
-func (t *fanTarget) settle(phase Phase, err error) (Phase, error) {
-	if err == nil {
-		return phase, nil
-	}
-
-	t.errMu.Lock()
-	requestErr := t.requestErr
-	t.errMu.Unlock()
-
-	switch {
-	case t.fan.ctx.Err() != nil || t.fan.callerGone() != nil:
-		return PhaseCancelled, err
-	case requestErr != nil && phase != PhaseHook:
-		phase, err = PhaseRequest, requestErr
-	}
-
-	t.fan.answer.failure(t, err)
-
-	return phase, err
 }

@@ -40,6 +40,11 @@ type call struct {
 	cancel  context.CancelFunc
 	options []grpc.CallOption // of every upstream stream; not to be appended to
 
+	// Set by the director, and not changed afterwards.
+	fanout *Fanout // nil: as the library always had it
+	via    string  // what fanout.ViaKey says on requests, if not empty
+	hide   string  // a key of the caller's metadata that is for this proxy only
+
 	// The request side: owned by serve until the mode's handler starts its request pump, then by that.
 	directing bool   // the director runs
 	first     *Frame // read by FirstMessage and not yet forwarded
@@ -76,7 +81,7 @@ func (h *handler) serve(_ any, stream grpc.ServerStream) error {
 		method = "/" + method // some servers other than grpc-go's leave it out
 	}
 
-	c := &call{handler: h, stream: stream, method: method, options: subtypeOptions(contentSubtype(stream.Context()))}
+	c := &call{handler: h, stream: stream, method: method, options: subtypeOptions(contentSubtype(stream.Context())), fanout: h.options.fanout}
 
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,15 +93,21 @@ func listen(t testing.TB) (net.Listener, string) {
 	return l, l.Addr().String()
 }
 
-// blackHole is an address that never answers.
-const blackHole = "black-hole"
+// blackHole is an address that never answers, closedPort one that refuses connections.
+const (
+	blackHole  = "black-hole"
+	closedPort = "closed-port"
+)
 
 // connect is the dialer of all connections.
 func connect(ctx context.Context, addr string) (net.Conn, error) {
-	if addr == blackHole {
+	switch addr {
+	case blackHole:
 		<-ctx.Done()
 
 		return nil, ctx.Err()
+	case closedPort:
+		return nil, syscall.ECONNREFUSED
 	}
 
 	if l, ok := memoryListeners.Load(addr); ok {

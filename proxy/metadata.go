@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"context"
 	"strings"
 
 	"google.golang.org/grpc/metadata"
@@ -40,4 +41,11 @@ func hopKey(key string) bool {
 	}
 
 	return strings.HasPrefix(key, ":") // a pseudo-header
+}
+
+// incoming returns the caller's metadata. It is a copy.
+func incoming(ctx context.Context) metadata.MD {
+	md, _ := metadata.FromIncomingContext(ctx)
+
+	return md
 }

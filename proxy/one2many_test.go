@@ -242,13 +242,6 @@ func TestGracefulStopAfterMerge(t *testing.T) {
 
 // With several failures the code does not depend on which comes first, and the message names the backends on one line.
 func TestFailureOfMany(t *testing.T) {
-	after := func(d time.Duration, h grpc.StreamHandler) grpc.StreamHandler {
-		return func(srv any, s grpc.ServerStream) error {
-			<-time.After(d)
-
-			return h(srv, s)
-		}
-	}
 	notFound, broken := fail(codes.NotFound, "no such\nthing"), fail(codes.Internal, "broken")
 
 	tests := []struct {

@@ -38,7 +38,7 @@ func (c *call) one2one(b Backend) error {
 
 	if err != nil {
 		err = c.upstreamError(err)
-		x.target.finish(PhaseConnect, err)
+		x.finish(PhaseConnect, err)
 
 		return err
 	}
@@ -59,7 +59,7 @@ func (c *call) one2one(b Backend) error {
 		phase, err = PhaseRequest, x.requestErr
 	}
 
-	x.target.finish(phase, err)
+	x.finish(phase, err)
 
 	return err
 }
@@ -141,5 +141,12 @@ func (x *exchange) endOfResponses(err error) (Phase, error) {
 		return PhaseCancelled, x.upstreamError(err)
 	default:
 		return PhaseComplete, statusOr(codes.Unknown, err)
+	}
+}
+
+// finish reports the outcome, if the backend asked for one.
+func (x *exchange) finish(phase Phase, err error) {
+	if !x.target.begin.IsZero() {
+		x.target.done(x.target.outcome(phase, err))
 	}
 }

@@ -14,6 +14,7 @@ type handlerOptions struct {
 	mode             Mode
 	modeFixed        bool // WithMode was given
 	fanoutLimits     FanoutLimits
+	fanout           *Fanout    // with its defaults; nil: as the library always had it
 	forwarded        *Forwarded // nil: backends are not told
 	interceptStatus  bool       // WithInterceptedStatus was given
 }

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/manifold-grpc/manifold/fanout"
 )
 
 // outgoing makes the context and the options of an upstream stream from those that the backend gave.
@@ -33,6 +35,19 @@ func (c *call) outgoing(ctx context.Context, extra []grpc.CallOption) (context.C
 		f.apply(c.stream.Context(), md)
 
 		extra = f.callOptions(c.stream.Context(), extra)
+		before = -1
+	}
+
+	if c.hide != "" {
+		delete(md, c.hide)
+	}
+
+	if c.via != "" {
+		if md == nil {
+			md = metadata.MD{}
+		}
+
+		md[fanout.ViaKey] = []string{c.via}
 		before = -1
 	}
 

@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,7 @@ import (
 // It holds references to buffers, not copies: the same message in five queues is one message in memory.
 type requestQueue struct {
 	maxMessages, maxBytes int           // immutable
-	stallAfter            time.Duration // immutable; at most 0: never
+	stallAfter            time.Duration // immutable; at most 0: never; noWait: at once
 	sent                  *atomic.Int64 // immutable; counts the messages that the sender has got rid of
 	delivered             *atomic.Int64 // immutable; see fanTarget
 
@@ -38,6 +39,9 @@ func (q *requestQueue) init(l FanoutLimits, sent, delivered *atomic.Int64) {
 	q.ready.L, q.room.L = &q.mu, &q.mu
 	q.items = q.one[:0]
 }
+
+// noWait is a time after which a full queue has stalled without a wait.
+const noWait time.Duration = math.MinInt64
 
 // push adds a message with references of its own. While the queue is full it waits, and reports false when the sender
 // got rid of nothing for the stall timeout. A dead queue takes everything and keeps nothing.
@@ -77,6 +81,10 @@ func (q *requestQueue) full() bool {
 // A target has stalled when for the stall timeout it took no request and delivered no answer. While an answer waits for
 // the caller to read, it is the caller who is slow.
 func (q *requestQueue) waitForRoom() bool {
+	if q.stallAfter == noWait {
+		return false
+	}
+
 	stalled := false
 
 	if q.stallAfter > 0 {

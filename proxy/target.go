@@ -157,12 +157,8 @@ func (t *target) receive(f *Frame) error {
 	return nil
 }
 
-// finish reports the outcome. No other goroutine uses t any more, save the one that finishEarly describes.
-func (t *target) finish(phase Phase, err error) {
-	if t.begin.IsZero() {
-		return
-	}
-
+// outcome returns what became of the target. No other goroutine uses t any more, save the one that finishEarly describes.
+func (t *target) outcome(phase Phase, err error) Outcome {
 	o := Outcome{
 		Backend:          t.name(),
 		FullMethod:       t.call.method,
@@ -180,5 +176,5 @@ func (t *target) finish(phase Phase, err error) {
 		o.FirstResponse = t.firstResponse.Sub(t.begin)
 	}
 
-	t.done(o)
+	return o
 }

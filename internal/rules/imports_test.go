@@ -63,7 +63,7 @@ const (
 var layers = []layer{
 	{
 		dir:   "proxy/...",
-		allow: []string{"./proxy/...", grpc, protobuf},
+		allow: []string{"./proxy/...", "./fanout/...", grpc, protobuf},
 		tests: []string{goleak, rpcProtos},
 	},
 	{
