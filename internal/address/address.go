@@ -18,7 +18,7 @@ import (
 
 // What the parsers below expected, for the ends of their errors.
 const (
-	expectedListen   = "expected host:port, :port, unix:///absolute/path or unix:relative/path"
+	expectedListen   = "expected host:port, :port, unix:///absolute/path, unix:relative/path or systemd:name"
 	expectedEndpoint = "expected host:port, https://host:port, unix:///absolute/path or unix:relative/path"
 )
 
@@ -33,16 +33,16 @@ var (
 
 // Address is a network address in the words of package net.
 type Address struct {
-	// Network is "tcp" or "unix".
+	// Network is "tcp", "unix" or, for listeners that systemd opens, "systemd".
 	Network string
-	// Addr is host:port, or a path.
+	// Addr is host:port, a path, or the name that systemd gives.
 	Addr string
 }
 
 // String returns the address as the parsers take it.
 func (a Address) String() string {
-	if a.Network == "unix" {
-		return "unix:" + a.Addr
+	if a.Network == "unix" || a.Network == "systemd" {
+		return a.Network + ":" + a.Addr
 	}
 
 	return a.Addr
@@ -52,11 +52,18 @@ func (a Address) String() string {
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // ParseListen parses an address to listen on: host:port, :port for all
-// interfaces, unix:///absolute/path or unix:relative/path. Port 0 is any free
-// one. The error has one line and ends in what was expected.
+// interfaces, unix:///absolute/path, unix:relative/path, or systemd:name for
+// a socket that systemd has opened. Port 0 is any free one. The error has one line and ends in what was expected.
 func ParseListen(s string) (Address, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		return parseSocket(path, expectedListen)
+	}
+
+	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
+		if name == "" || strings.Contains(name, ":") { // FileDescriptorName= of systemd.socket(5)
+			return Address{}, fmt.Errorf("not a name of a socket; %s", expectedListen)
+		}
+		return Address{Network: "systemd", Addr: name}, nil
 	}
 
 	host, port, err := net.SplitHostPort(s)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -48,7 +49,8 @@ one it forwards every call to the given backends, each call to the next one in
 turn, also the calls of one client connection. A backend that cannot be reached
 loses its turns to the others.
 
-An address is host:port, :port, or unix:///path. An endpoint is host:port for
+An address is host:port, :port, unix:///path, or systemd:name for a socket that systemd
+has opened. An endpoint is host:port for
 plaintext HTTP/2, https://host:port for TLS, or unix:///path.
 
 Calls of grpc.health.v1 are answered by the proxy itself; all others, server
@@ -71,6 +73,7 @@ at once.`,
 				return err
 			}
 
+			cfg.Sockets = sockets()
 			r := &server{cfg: cfg, signals: signals, drainTimeout: f.drainTimeout, timeoutGiven: cmd.Flags().Changed("drain-timeout")}
 			if f.watch {
 				r.watched = f.config
@@ -83,6 +86,16 @@ at once.`,
 	f.register(cmd.Flags())
 
 	return cmd
+}
+
+// sockets returns those that systemd has opened for the process, by their names.
+func sockets() map[string][]*os.File {
+	named := map[string][]*os.File{}
+	for _, f := range activation.Files(true) {
+		named[f.Name()] = append(named[f.Name()], f)
+	}
+
+	return named
 }
 
 // register declares the flags, in the order that help shows them.

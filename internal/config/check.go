@@ -62,6 +62,9 @@ func (c *checker) frontends() {
 		if f.TLS != nil && len(f.TLS.Certificates) == 0 && !c.broken[path+".tls"] {
 			c.fail(path+".tls.certificates", "no certificate, expected at least one")
 		}
+		if f.SocketMode != 0 && f.Listen.Network != "unix" && !c.broken[path+".listen"] {
+			c.fail(path+".socket_mode", "mode of %q, expected it for a Unix socket that the daemon makes", f.Listen)
+		}
 		c.limits(&f.Limits, path+".limits")
 	}
 }
@@ -103,7 +106,7 @@ func overlap(a, b address.Address) bool {
 	if a.Network != b.Network || a.Network == "" {
 		return false
 	}
-	if a.Network == "unix" {
+	if a.Network != "tcp" {
 		return a.Addr == b.Addr
 	}
 	aHost, aPort, aErr := net.SplitHostPort(a.Addr)

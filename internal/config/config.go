@@ -45,9 +45,12 @@ type Drain struct {
 // Frontend is a listener.
 type Frontend struct {
 	Name         string          `yaml:"name,required" doc:"Name in the log and in messages."`
-	Listen       address.Address `yaml:"listen,required" doc:"Address to listen on."`
+	Listen       address.Address `yaml:"listen,required" doc:"Address to listen on; systemd:name is what a socket unit of systemd with this FileDescriptorName listens on."`
 	TLS          *FrontendTLS    `yaml:"tls" doc:"TLS 1.2 or later." default:"plaintext HTTP/2"`
 	ForwardedFor bool            `yaml:"forwarded_for" doc:"Whether to add x-forwarded-for, -host and -proto to requests. What clients send under these names is dropped in either case." default:"false"`
+	Trusted      []Peer          `yaml:"trusted" doc:"Clients whose x-forwarded- headers are kept, and which are not counted for max_connections_per_address: networks such as 10.0.0.0/8, addresses, or unix for all that come by a Unix socket." default:"none"`
+	Proxies      []Peer          `yaml:"proxy_protocol" doc:"Load balancers that begin each connection with a header of the PROXY protocol, version 1 or 2, which says where the client is; as in trusted. Connections of others are refused. The header must come within handshake_timeout." default:"no header"`
+	SocketMode   Mode            `yaml:"socket_mode" doc:"Permissions of a Unix socket." default:"those that the process gives, less its umask"`
 	Limits       Limits          `yaml:"limits" doc:"What clients may cost."`
 }
 

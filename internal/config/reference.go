@@ -53,7 +53,9 @@ func inside(t reflect.Type) (inner reflect.Type, suffix string, ok bool) {
 		t, suffix = t.Elem(), ".NAME"
 	}
 
-	return t, suffix, t.Kind() == reflect.Struct
+	_, leaf := scalars[t]
+
+	return t, suffix, t.Kind() == reflect.Struct && !leaf
 }
 
 // valueOf says what values a type has.

@@ -100,6 +100,14 @@ var scalars = map[reflect.Type]scalar{
 		parse:    func(s string) (any, error) { return parseCode(s) },
 		expected: "the name of a gRPC code such as UNAVAILABLE", enum: codeNames,
 	},
+	reflect.TypeFor[Mode](): {
+		parse:    func(s string) (any, error) { return parseMode(s) },
+		expected: `an octal mode from 0001 to 0777 such as "0660"`, pattern: `^0?[0-7]{3}$`,
+	},
+	reflect.TypeFor[Peer](): {
+		parse:    func(s string) (any, error) { return parsePeer(s) },
+		expected: "a network such as 10.0.0.0/8, an address, or unix",
+	},
 	reflect.TypeFor[Deny](): {
 		parse:    func(s string) (any, error) { return parseDeny(s) },
 		expected: "true, permission_denied or unimplemented", enum: []string{string(PermissionDenied), string(Unimplemented)},
@@ -132,7 +140,7 @@ var scalars = map[reflect.Type]scalar{
 	// The errors of package address say what they expected.
 	reflect.TypeFor[address.Address](): {
 		parse:    func(s string) (any, error) { return address.ParseListen(s) },
-		expected: "host:port, :port, unix:///absolute/path or unix:relative/path",
+		expected: "host:port, :port, unix:///absolute/path, unix:relative/path or systemd:name",
 	},
 	reflect.TypeFor[address.Endpoint](): {
 		parse:    func(s string) (any, error) { return address.ParseEndpoint(s) },

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/address"
@@ -45,6 +46,9 @@ type Config struct {
 	// health is NOT_SERVING already, so that load balancers can turn away from
 	// it first. Default: what the file says, else 0, no time.
 	DrainDelay time.Duration
+	// Sockets are those that systemd has opened, by their names, for frontends that listen there. The daemon listens on copies
+	// and closes none of them. Default: none.
+	Sockets map[string][]*os.File
 	// Log gets what an operator should know. Default: nothing is logged.
 	Log *slog.Logger
 }

@@ -6,8 +6,11 @@ package daemon
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,7 +64,15 @@ func (d *Daemon) openFrontend(p *frontendPlan) (*frontend, error) {
 
 // settings are those of a server.
 func (p *frontendPlan) settings() relay.Settings {
-	return relay.Settings{TLS: p.tls, ForwardedFor: p.forwardedFor, Limits: p.limits}
+	s := relay.Settings{TLS: p.tls, ForwardedFor: p.forwardedFor, Limits: p.limits}
+	if len(p.trusted) > 0 {
+		s.TrustedClient = func(addr net.Addr) bool { return anyIs(p.trusted, addr) }
+	}
+	if len(p.proxies) > 0 {
+		s.Preamble = proxyHeader(p.proxies)
+	}
+
+	return s
 }
 
 // equal reports whether connections need not tell p from other.
@@ -79,16 +90,21 @@ func (p *frontendPlan) trusts(other *frontendPlan) bool {
 		return false
 	}
 
-	return true
+	return slices.Equal(p.trusted, other.trusted) && slices.Equal(p.proxies, other.proxies)
 }
 
 // update has connections that come from now on be as p says. One that is as before is left alone, as new TLS settings end the
 // resumption of sessions.
-func (f *frontend) update(p *frontendPlan) {
+func (f *frontend) update(p *frontendPlan, log *slog.Logger) {
 	if f.plan.equal(p) {
 		p.tls = f.plan.tls
 		f.plan = p
 		return
+	}
+	if p.mode != 0 && p.mode != f.plan.mode {
+		if err := os.Chmod(p.listen.Addr, p.mode); err != nil {
+			log.Error("mode of a Unix socket stays", "frontend", p.name, "error", err)
+		}
 	}
 	f.server.Update(p.settings())
 	if !f.plan.trusts(p) {

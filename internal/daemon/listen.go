@@ -7,14 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 )
 
 // listen opens the listeners of a frontend.
 func (d *Daemon) listen(p *frontendPlan) ([]net.Listener, error) {
-	lis, err := listen(p.listen)
+	if p.listen.Network == "systemd" {
+		return inherited(p.listen.Addr, d.cfg.Sockets)
+	}
+	lis, err := listen(p.listen, p.mode)
 	if err != nil {
 		return nil, err
 	}
@@ -22,17 +27,51 @@ func (d *Daemon) listen(p *frontendPlan) ([]net.Listener, error) {
 	return []net.Listener{lis}, nil
 }
 
-// listen opens the address. The file of a socket that nobody listens on, as a
-// killed process leaves it, is removed first.
-func listen(address Address) (net.Listener, error) {
-	if address.Network == "unix" {
-		if err := removeStale(address.Addr); err != nil {
-			return nil, err
+// inherited returns listeners of the sockets of a name that systemd has opened. Closing them leaves the sockets open: systemd goes on
+// listening, and so may a later frontend.
+func inherited(name string, sockets map[string][]*os.File) ([]net.Listener, error) {
+	files := sockets[name]
+	if len(files) == 0 {
+		return nil, fmt.Errorf("listen systemd:%s: systemd has passed no socket of this name, expected one of %q", name, slices.Sorted(maps.Keys(sockets)))
+	}
+	var all []net.Listener
+	for _, f := range files {
+		lis, err := net.FileListener(f)
+		if err != nil {
+			for _, l := range all {
+				_ = l.Close() // nothing came by it
+			}
+			return nil, fmt.Errorf("listen systemd:%s: %w, expected a listening stream socket", name, err)
 		}
+		all = append(all, lis)
 	}
 
-	// The error of package net has the address in it.
-	return net.Listen(address.Network, address.Addr)
+	return all, nil
+}
+
+// listen opens the address. The file of a socket that nobody listens on, as a
+// killed process leaves it, is removed first. One of mode 0 has the permissions that the process gives.
+func listen(address Address, mode fs.FileMode) (net.Listener, error) {
+	// The errors of package net have the address in them.
+	if address.Network != "unix" {
+		return net.Listen(address.Network, address.Addr)
+	}
+	if err := removeStale(address.Addr); err != nil {
+		return nil, err
+	}
+	if mode == 0 {
+		return net.Listen("unix", address.Addr)
+	}
+	lis, err := listenPrivately(address.Addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(address.Addr, mode); err != nil {
+		_ = lis.Close() // nothing came by it
+		return nil, fmt.Errorf("listen unix %s: %w", address.Addr, err)
+	}
+
+	return lis, nil
 }
 
 // removeStale removes the socket at path if nobody listens on it. It never

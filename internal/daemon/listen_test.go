@@ -83,7 +83,7 @@ func TestListenLeavesOthersAlone(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			lis, err := listen(tt.address)
+			lis, err := listen(tt.address, 0)
 			if err == nil {
 				_ = lis.Close()
 			}

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -42,6 +43,9 @@ type frontendPlan struct {
 	guarded      bool        // services that tell too much need a route that names them
 	identified   bool        // clients have certificates
 	forwardedFor bool
+	trusted      []config.Peer
+	proxies      []config.Peer // who sends a header of the PROXY protocol; empty for nobody
+	mode         fs.FileMode   // of a Unix socket; 0 is none said
 	limits       relay.Limits
 }
 
@@ -152,7 +156,10 @@ func planOfFile(file *config.Config, log *slog.Logger) (*plan, error) {
 }
 
 func planFrontend(f *config.Frontend, log *slog.Logger) (frontendPlan, error) {
-	p := frontendPlan{config: f, name: f.Name, listen: f.Listen, forwardedFor: f.ForwardedFor, limits: relayLimits(&f.Limits)}
+	p := frontendPlan{
+		config: f, name: f.Name, listen: f.Listen, forwardedFor: f.ForwardedFor, limits: relayLimits(&f.Limits),
+		trusted: f.Trusted, proxies: f.Proxies, mode: fs.FileMode(f.SocketMode),
+	}
 	if f.TLS == nil {
 		return p, nil
 	}

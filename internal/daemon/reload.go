@@ -172,7 +172,7 @@ func (d *Daemon) prepare(p *plan, old *world, frontends []*frontend) (*world, er
 // swap puts a world in use: from here on nothing can fail.
 func (d *Daemon) swap(w *world, frontends, opened []*frontend) {
 	for i, f := range frontends {
-		f.update(&w.plan.frontends[i])
+		f.update(&w.plan.frontends[i], d.log)
 		f.route(w, d.local.backend)
 	}
 	var removed []*frontend

@@ -100,7 +100,7 @@ var layers = []layer{
 	},
 	{
 		dir:   "internal/daemon",
-		allow: []string{"./fanout", "./internal/address", "./internal/config", "./internal/methodkind", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/splice", "./relay", grpc},
+		allow: []string{"./fanout", "./internal/address", "./internal/config", "./internal/methodkind", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/splice", "./relay", grpc, proxyproto},
 		tests: []string{"./proxy", "./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
 	},
 	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/sample/..."}},
