@@ -72,9 +72,9 @@ type FanLimits struct {
 	MergedBytes int
 
 	// QueuedBytes bounds the request octets that wait for one target which is slower than the caller.
-	// When so many wait, the caller gets no more credit until some have left, or, with
-	// DropSlow, the target has failed with RESOURCE_EXHAUSTED. Default 256 KiB. What the caller had been
-	// granted before may come on top: its stream window.
+	// When so many wait, the caller gets no more credit until some have left. With DropSlow the caller waits
+	// for the fastest target only, and one that is so far behind it has failed with RESOURCE_EXHAUSTED. Default
+	// 256 KiB. What the caller had been granted before may come on top: its stream window.
 	QueuedBytes int
 	DropSlow    bool
 

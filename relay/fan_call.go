@@ -220,7 +220,7 @@ func (f *fanCall) close() {
 func (f *fanCall) hold(b *h2.Batch, t *fanTarget, n int) bool {
 	merged := or(f.cfg.Limits.MergedBytes, defaultMergedBytes)
 	switch {
-	case t.held+n > or(f.cfg.Limits.TargetBytes, defaultTargetBytes):
+	case !f.cfg.streams() && t.held+n > or(f.cfg.Limits.TargetBytes, defaultTargetBytes):
 		t.fail(b, phaseReceive, codes.ResourceExhausted, ReasonFanLimit,
 			fmt.Sprintf("answer exceeds the limit of %d bytes for one target (TargetBytes)", or(f.cfg.Limits.TargetBytes, defaultTargetBytes)))
 		return false

@@ -32,7 +32,43 @@ func (f *fanCall) requestData(b *h2.Batch, p []byte, end bool) int {
 			return len(p)
 		}
 	}
-	return f.grant(b)
+	if f.dropLaggards(b); !f.running() {
+		return len(p)
+	}
+	return f.grant()
+}
+
+// dropLaggards ends the targets that are too far behind the fastest, where slow ones are not waited for.
+func (f *fanCall) dropLaggards(b *h2.Batch) {
+	if !f.cfg.Limits.DropSlow {
+		return
+	}
+	limit := f.queueLimit()
+	lead := f.lead()
+	for i := 0; i < len(f.targets) && f.running(); i++ {
+		t := &f.targets[i]
+		behind := lead - t.sent
+		if behind <= limit || t.stage > targetOpen {
+			continue
+		}
+		phase := phaseSend
+		if t.stage != targetOpen {
+			phase = phaseConnect
+		}
+		t.fail(b, phase, codes.ResourceExhausted, ReasonSlowTarget,
+			fmt.Sprintf("%d bytes of the request behind the fastest target, at most %d allowed (QueuedBytes)", behind, limit))
+	}
+}
+
+// lead returns how many octets of the request have left for the fastest target.
+func (f *fanCall) lead() int64 {
+	lead := int64(0)
+	for i := range f.targets {
+		if t := &f.targets[i]; t.stage == targetOpen {
+			lead = max(lead, t.sent)
+		}
+	}
+	return lead
 }
 
 // send sends octets of the request to the target.
@@ -44,10 +80,7 @@ func (t *fanTarget) send(b *h2.Batch, p []byte, end bool) {
 	switch {
 	case err != nil:
 		t.fail(b, phaseSend, codes.ResourceExhausted, ReasonBufferBudget, "requests that wait exceed the memory for slow endpoints")
-	case waiting <= limit:
-	case t.f.cfg.Limits.DropSlow:
-		t.fail(b, phaseSend, codes.ResourceExhausted, ReasonSlowTarget,
-			fmt.Sprintf("%d bytes of the request wait for this target, at most %d may (QueuedBytes)", waiting, limit))
+	case waiting <= limit, t.f.cfg.Limits.DropSlow:
 	case t.stalled.IsZero():
 		now := time.Now()
 		t.stalled = now
@@ -57,21 +90,21 @@ func (t *fanTarget) send(b *h2.Batch, p []byte, end bool) {
 
 func (f *fanCall) queueLimit() int64 { return int64(or(f.cfg.Limits.QueuedBytes, defaultQueuedBytes)) }
 
-// grant returns how many octets the client may send in addition: as many as the slowest target allows,
-// whose queue may be full but for what is on its way.
-func (f *fanCall) grant(b *h2.Batch) int {
+// grant returns how many octets the client may send in addition: as many as the queue of the slowest target has
+// room for, or that of the fastest where slow ones are dropped.
+func (f *fanCall) grant() int {
 	upTo := f.c.reqCount.bytes
 	if f.granted == upTo {
 		return 0
 	}
 	limit := f.queueLimit()
-	for i := range f.targets {
-		t := &f.targets[i]
-		switch t.stage {
-		case targetOpen:
-			upTo = min(upTo, t.sent+limit)
-		case targetIdle, targetQueued:
-			upTo = min(upTo, limit)
+	if f.cfg.Limits.DropSlow {
+		upTo = min(upTo, f.lead()+limit)
+	} else {
+		for i := range f.targets {
+			if t := &f.targets[i]; t.stage <= targetOpen {
+				upTo = min(upTo, t.sent+limit)
+			}
 		}
 	}
 	more := upTo - f.granted
@@ -84,7 +117,7 @@ func (f *fanCall) grant(b *h2.Batch) int {
 
 // grantNow tells the client of what grant finds.
 func (f *fanCall) grantNow(b *h2.Batch) {
-	if more := f.grant(b); more > 0 {
+	if more := f.grant(); more > 0 {
 		f.c.down.Consumed(b, more)
 	}
 }
@@ -105,6 +138,10 @@ func (t *fanTarget) credit(a *attempt, b *h2.Batch, n int) {
 		if c.reqCount.bytes-t.sent <= limit {
 			t.stalled = time.Time{}
 		}
+	}
+	if t.f.cfg.Limits.DropSlow {
+		t.f.dropLaggards(b)
+		slowest = t.f.running()
 	}
 	if slowest {
 		t.f.grantNow(b)

@@ -99,7 +99,7 @@ func (t *fanTarget) reroute(b *h2.Batch) {
 	if opened {
 		reason = ReasonUnprocessed
 	}
-	t.stage = targetIdle
+	t.stage, t.sent = targetIdle, 0
 	t.ep.inFlight.Add(-1)
 	t.attemptEnded(opened, codes.Unavailable, reason)
 	t.ep = nil
