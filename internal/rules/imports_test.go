@@ -121,6 +121,11 @@ var layers = []layer{
 		allow: []string{"./internal/status", "./relay", grpcCodes, prometheus},
 		tests: []string{"./internal/metrics", "./fanout", grpcStatus},
 	},
+	{
+		dir:   "internal/accesslog",
+		allow: []string{"./relay", grpcCodes},
+		tests: []string{"./internal/accesslog", "./fanout", "./internal/memnet", "./internal/rawpeer", goleak, grpcStatus, http2},
+	},
 	{dir: "internal/status"},
 	{dir: "internal/nonblock", tests: []string{goleak}},
 	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/tlsconn", "./internal/certtest", "./internal/memnet", goleak}},

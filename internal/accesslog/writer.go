@@ -1,0 +1,264 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package accesslog
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config says where lines go. The zero value is standard output.
+type Config struct {
+	// Path is the file that lines are appended to. It is opened again when it was renamed or removed, which is
+	// looked at about once a second, and by [Writer.Reopen]. Empty: Output.
+	Path string
+	// Output is what is written to without a path; nil: standard output. It is not closed.
+	Output io.Writer
+	// Buffer bounds the octets that wait to be written. Default 4 MiB.
+	Buffer int
+	// Flush is how long a line may wait. Default 200 ms.
+	Flush time.Duration
+	// Log is told when lines cannot be written, and when they can be again. nil: nobody is.
+	Log *slog.Logger
+}
+
+// writeAt is how much is waited for before it is written earlier than by time.
+const writeAt = 64 << 10
+
+// A Writer writes lines in its own goroutine. Its methods are safe for concurrent use.
+type Writer struct {
+	cfg Config
+
+	dropped atomic.Uint64
+	written atomic.Uint64
+
+	wake chan struct{} // has one: there is something, or much
+	done chan struct{} // closed when run has ended
+
+	mu sync.Mutex
+	// Guarded by mu.
+	waiting []byte
+	lines   int
+	idle    bool // run waits for the first line
+	reopen  bool
+	closed  bool
+
+	// Owned by run.
+	out     io.Writer
+	file    *os.File
+	info    os.FileInfo
+	checked time.Time
+	failing bool
+}
+
+// Open opens the file and starts to write. Its owner closes it.
+func Open(cfg Config) (*Writer, error) {
+	if cfg.Buffer == 0 {
+		cfg.Buffer = 4 << 20
+	}
+	if cfg.Flush == 0 {
+		cfg.Flush = 200 * time.Millisecond
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	w := &Writer{cfg: cfg, wake: make(chan struct{}, 1), done: make(chan struct{}), out: cfg.Output, idle: true}
+	if cfg.Path == "" && cfg.Output == nil {
+		w.out = os.Stdout
+	}
+	if cfg.Path != "" {
+		if err := w.openFile(); err != nil {
+			return nil, err
+		}
+	}
+	go w.run() // until Close
+
+	return w, nil
+}
+
+// Dropped returns the number of lines that were dropped, Written of those that were written.
+func (w *Writer) Dropped() uint64 { return w.dropped.Load() }
+
+// Written returns the number of lines that were written.
+func (w *Writer) Written() uint64 { return w.written.Load() }
+
+// add takes a line, or drops it.
+func (w *Writer) add(line []byte) {
+	w.mu.Lock()
+	if w.closed || len(w.waiting)+len(line) > w.cfg.Buffer {
+		w.mu.Unlock()
+		w.dropped.Add(1)
+		return
+	}
+	before := len(w.waiting)
+	w.waiting = append(w.waiting, line...)
+	w.lines++
+	wake := w.idle || before < writeAt && len(w.waiting) >= writeAt
+	w.idle = false
+	w.mu.Unlock()
+	if wake {
+		w.signal()
+	}
+}
+
+func (w *Writer) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Reopen has the file opened again, before the next line that comes.
+func (w *Writer) Reopen() {
+	w.mu.Lock()
+	w.reopen = true
+	w.mu.Unlock()
+	w.signal()
+}
+
+// Close writes what waits and ends. Lines that come later are dropped.
+func (w *Writer) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.signal()
+	<-w.done
+}
+
+// run writes until Close.
+func (w *Writer) run() {
+	defer close(w.done)
+	defer w.closeFile()
+	timer := time.NewTimer(w.cfg.Flush)
+	defer timer.Stop()
+	var spare []byte
+	for {
+		<-w.wake // the first line, much, a new file, or the end
+		timer.Reset(w.cfg.Flush)
+		if !w.urgent() {
+			select {
+			case <-timer.C:
+			case <-w.wake:
+			}
+		}
+		lines, n, reopen, closed := w.take(spare)
+		w.write(lines, n, reopen)
+		spare = lines[:0]
+		if closed {
+			return
+		}
+		w.rest()
+	}
+}
+
+// urgent reports whether there is no time to wait for more lines.
+func (w *Writer) urgent() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+
+	return w.closed || w.reopen || len(w.waiting) >= writeAt
+}
+
+// take returns what waits, and leaves spare in its place.
+func (w *Writer) take(spare []byte) (lines []byte, n int, reopen, closed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lines, n, reopen, closed = w.waiting, w.lines, w.reopen, w.closed
+	w.waiting, w.lines, w.reopen = spare, 0, false
+
+	return lines, n, reopen, closed
+}
+
+// rest has the next line wake run, unless there is one already.
+func (w *Writer) rest() {
+	w.mu.Lock()
+	w.idle = len(w.waiting) == 0 && !w.closed && !w.reopen
+	idle := w.idle
+	w.mu.Unlock()
+	if !idle {
+		w.signal()
+	}
+}
+
+// write writes n lines. Those that cannot be are dropped.
+func (w *Writer) write(lines []byte, n int, reopen bool) {
+	w.checkFile(reopen)
+	if n == 0 {
+		return
+	}
+	if w.out == nil {
+		w.dropped.Add(uint64(n))
+		return
+	}
+	if _, err := w.out.Write(lines); err != nil {
+		w.dropped.Add(uint64(n))
+		w.failed(err)
+		return
+	}
+	w.written.Add(uint64(n))
+	w.recovered()
+}
+
+func (w *Writer) failed(err error) {
+	if !w.failing {
+		w.failing = true
+		w.cfg.Log.Error("access log cannot be written", "file", w.cfg.Path, "error", err)
+	}
+}
+
+func (w *Writer) recovered() {
+	if w.failing {
+		w.failing = false
+		w.cfg.Log.Info("access log is written again", "file", w.cfg.Path, "dropped", w.dropped.Load())
+	}
+}
+
+// checkFile opens the file again where that is asked for, or if its name leads elsewhere now.
+func (w *Writer) checkFile(reopen bool) {
+	if w.cfg.Path == "" {
+		return
+	}
+	now := time.Now()
+	if !reopen && w.file != nil && now.Sub(w.checked) < time.Second {
+		return
+	}
+	w.checked = now
+	if info, err := os.Stat(w.cfg.Path); !reopen && w.file != nil && err == nil && os.SameFile(info, w.info) {
+		return
+	}
+	old := w.file
+	if err := w.openFile(); err != nil {
+		w.failed(err) // and the old file stays in use
+		return
+	}
+	if old != nil {
+		old.Close() //nolint:errcheck // all that was written to it was
+	}
+}
+
+// openFile opens the file.
+func (w *Writer) openFile() error {
+	f, err := os.OpenFile(w.cfg.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // a log that others may read
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close() //nolint:errcheck // of no use
+		return err
+	}
+	w.file, w.info, w.out = f, info, f
+
+	return nil
+}
+
+func (w *Writer) closeFile() {
+	if w.file != nil {
+		w.file.Close() //nolint:errcheck // all that was written to it was
+	}
+}
