@@ -44,55 +44,80 @@ type moment struct {
 	play func(p *rawpeer.Peer, id uint32)
 	// began: the client has the response's start, so that a retry is out of the question.
 	began bool
+	// any: half of a frame whose rest may be any octets.
+	any bool
 }
 
 var moments = []moment{
-	{"request came", func(*rawpeer.Peer, uint32) {}, false},
-	{"half a frame header", func(p *rawpeer.Peer, id uint32) { p.Raw(headersFrame(id, rawpeer.Response()...)[:5]) }, false},
-	{"half of HEADERS", func(p *rawpeer.Peer, id uint32) { p.Raw(headersFrame(id, rawpeer.Response()...)[:20]) }, false},
-	{"HEADERS", func(p *rawpeer.Peer, id uint32) { p.Headers(id, false, rawpeer.Response()...) }, true},
-	{"half of DATA", func(p *rawpeer.Peer, id uint32) {
+	{name: "request came", play: func(*rawpeer.Peer, uint32) {}},
+	{name: "half a frame header", play: func(p *rawpeer.Peer, id uint32) { p.Raw(headersFrame(id, rawpeer.Response()...)[:5]) }},
+	{name: "half of HEADERS", play: func(p *rawpeer.Peer, id uint32) { p.Raw(headersFrame(id, rawpeer.Response()...)[:20]) }},
+	{name: "HEADERS", play: func(p *rawpeer.Peer, id uint32) { p.Headers(id, false, rawpeer.Response()...) }, began: true},
+	{name: "half of DATA", play: func(p *rawpeer.Peer, id uint32) {
 		p.Headers(id, false, rawpeer.Response()...)
 		p.Raw(frameOctets(http2.FrameData, 0, id, string(rawpeer.Message([]byte("half"))))[:12])
-	}, true},
-	{"DATA with half of a message", func(p *rawpeer.Peer, id uint32) {
+	}, began: true},
+	{name: "DATA with half of a message", play: func(p *rawpeer.Peer, id uint32) {
 		p.Headers(id, false, rawpeer.Response()...)
 		p.Data(id, false, rawpeer.Message([]byte("half"))[:7])
-	}, true},
-	{"DATA", func(p *rawpeer.Peer, id uint32) {
+	}, began: true},
+	{name: "DATA", play: func(p *rawpeer.Peer, id uint32) {
 		p.Headers(id, false, rawpeer.Response()...)
 		p.Data(id, false, rawpeer.Message([]byte("whole")))
-	}, true},
-	{"half of the trailers", func(p *rawpeer.Peer, id uint32) {
+	}, began: true},
+	{name: "half of SETTINGS", play: partial(http2.FrameSettings, 0, 6)},
+	{name: "half of PING", play: partial(http2.FramePing, 0, 8)},
+	{name: "half of WINDOW_UPDATE", play: partial(http2.FrameWindowUpdate, 1, 4)},
+	{name: "half of RST_STREAM", play: partial(http2.FrameRSTStream, 1, 4), any: true},
+	{name: "half of GOAWAY", play: partial(http2.FrameGoAway, 0, 8), any: true},
+	{name: "half of the trailers", play: func(p *rawpeer.Peer, id uint32) {
 		p.Headers(id, false, rawpeer.Response()...)
 		p.Data(id, false, rawpeer.Message([]byte("whole")))
 		p.Raw(headersFrame(id, "grpc-status", "0")[:10])
-	}, true},
+	}, began: true},
+}
+
+// partial sends a frame's header and half of its n octets.
+func partial(t http2.FrameType, id uint32, n int) func(*rawpeer.Peer, uint32) {
+	return func(p *rawpeer.Peer, _ uint32) { p.Raw(frameOctets(t, 0, id, strings.Repeat("\x00", n))[:9+n/2]) }
 }
 
 // A fault ends what a backend does.
 type fault struct {
 	name string
 	play func(p *rawpeer.Peer, id uint32)
+	// frame: it begins with a frame, which would be part of half a one.
+	frame bool
+	// noise: it is any octets.
+	noise bool
+	// code is the status where there is no other attempt; empty: UNAVAILABLE.
+	code string
 	// retried: the call provably was not acted upon, unless its response had begun.
 	retried bool
 }
 
 var faults = []fault{
-	{"closed", func(p *rawpeer.Peer, _ uint32) { p.Close() }, false},
-	{"reset by its kernel", func(p *rawpeer.Peer, _ uint32) {
+	{name: "closed", play: func(p *rawpeer.Peer, _ uint32) { p.Close() }},
+	{name: "reset by its kernel", play: func(p *rawpeer.Peer, _ uint32) {
 		p.Conn.(*net.TCPConn).SetLinger(0)
 		p.Close()
-	}, false},
-	{"octets that are no frame", func(p *rawpeer.Peer, _ uint32) { p.Raw([]byte(strings.Repeat("\xff", 100))) }, false},
-	{"GOAWAY that leaves it out, closed", func(p *rawpeer.Peer, _ uint32) {
+	}},
+	{name: "octets that are no frame", noise: true, play: func(p *rawpeer.Peer, _ uint32) { p.Raw([]byte(strings.Repeat("\xff", 100))) }},
+	{name: "GOAWAY that leaves it out, closed", frame: true, play: func(p *rawpeer.Peer, _ uint32) {
 		p.GoAway(0, http2.ErrCodeNo)
 		p.Close()
-	}, true},
-	{"GOAWAY that takes it, closed", func(p *rawpeer.Peer, id uint32) {
+	}, retried: true},
+	{name: "GOAWAY that leaves it out, silent", frame: true, play: func(p *rawpeer.Peer, _ uint32) { p.GoAway(0, http2.ErrCodeNo) }, retried: true},
+	{name: "GOAWAY that takes it, closed", frame: true, play: func(p *rawpeer.Peer, id uint32) {
 		p.GoAway(id, http2.ErrCodeInternal)
 		p.Close()
-	}, false},
+	}},
+	{name: "GOAWAY that takes it, then reset", frame: true, code: "13", play: func(p *rawpeer.Peer, id uint32) {
+		p.GoAway(id, http2.ErrCodeNo)
+		p.Reset(id, http2.ErrCodeInternal)
+	}},
+	{name: "RST_STREAM", frame: true, code: "13", play: func(p *rawpeer.Peer, id uint32) { p.Reset(id, http2.ErrCodeInternal) }},
+	{name: "RST_STREAM that refuses", frame: true, play: func(p *rawpeer.Peer, id uint32) { p.Reset(id, http2.ErrCodeRefusedStream) }, retried: true},
 }
 
 // Whatever happens to a backend at whatever moment: the call ends, with success where it was
@@ -100,10 +125,11 @@ var faults = []fault{
 func TestBackendFaults(t *testing.T) {
 	for _, m := range moments {
 		for _, f := range faults {
-			if strings.HasPrefix(m.name, "half") && strings.HasPrefix(f.name, "GOAWAY") {
-				continue // its octets would be part of the frame before
+			if strings.HasPrefix(m.name, "half") && f.frame || m.any && f.noise {
+				continue
 			}
 			t.Run(m.name+", "+f.name, func(t *testing.T) {
+				t.Parallel()
 				var hits atomic.Int32
 				b := raw(t, frames(func(p *rawpeer.Peer, fr rawpeer.Frame) error {
 					switch {
@@ -118,7 +144,10 @@ func TestBackendFaults(t *testing.T) {
 				}))
 				c := openerTo(t, start(t, rigConfig{}, b.Addr()).addr)
 				c.open(t)
-				want, attempts := "14", int32(1)
+				want, attempts := f.code, int32(1)
+				if want == "" {
+					want = "14"
+				}
 				if f.retried && !m.began {
 					want, attempts = "0", 2
 				}
@@ -397,6 +426,20 @@ func TestBrokenBackends(t *testing.T) {
 			t.Log(err)
 		})
 	}
+}
+
+// A name that stands for no address is told as such, at once, and asked for again.
+func TestNameWithoutAddress(t *testing.T) {
+	var lookups atomic.Int32
+	r := start(t, rigConfig{endpoint: relay.EndpointConfig{BackoffBase: 1e6, BackoffMax: 1e6, Dial: func(context.Context) (net.Conn, error) {
+		lookups.Add(1)
+		return nil, &net.DNSError{Err: "no such host", Name: "backend.example", IsNotFound: true}
+	}}}, "backend.example:50051")
+	_, err := unary(within(t), dial(t, r.addr), "/a.B/C", "m")
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "backend.example") || !strings.Contains(err.Error(), "no such host") {
+		t.Errorf("a call got %v", err)
+	}
+	eventually(t, func() bool { return lookups.Load() > 2 }, "further attempts")
 }
 
 // PUSH_PROMISE is against what we said in SETTINGS.
