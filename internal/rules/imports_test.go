@@ -46,10 +46,11 @@ const (
 	proxyproto = "github.com/pires/go-proxyproto"
 	systemd    = "github.com/coreos/go-systemd/v22/..."
 
-	goleak  = "go.uber.org/goleak"
-	hpack   = "golang.org/x/net/http2/hpack"
-	http2   = "golang.org/x/net/http2"
-	nettest = "golang.org/x/net/nettest"
+	goleak     = "go.uber.org/goleak"
+	dnsmessage = "golang.org/x/net/dns/dnsmessage"
+	hpack      = "golang.org/x/net/http2/hpack"
+	http2      = "golang.org/x/net/http2"
+	nettest    = "golang.org/x/net/nettest"
 
 	// prometheus is for the daemon's metrics alone.
 	prometheus = "github.com/prometheus/client_golang/prometheus/..."
@@ -114,7 +115,7 @@ var layers = []layer{
 	{
 		dir:   "internal/upstream",
 		allow: []string{"./internal/address", "./internal/config", "./internal/tlsfiles", "./relay", grpc},
-		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/sample/...", goleak, protobuf},
+		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/sample/...", dnsmessage, goleak, protobuf},
 	},
 	{
 		dir:   "internal/metrics",

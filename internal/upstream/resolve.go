@@ -59,7 +59,7 @@ func (b *Backend) resolve() (*resolution, error) {
 	}
 	target := resolver.Target{URL: *u}
 	if host, _, err := net.SplitHostPort(target.Endpoint()); err == nil && net.ParseIP(host) == nil {
-		r.host = host
+		r.host = strings.TrimSuffix(host, ".") // certificates have names without
 	}
 	builder := resolver.Get(u.Scheme)
 	if u.Scheme == srvScheme {
