@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	epb "google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -244,25 +245,55 @@ func TestCallerStatus(t *testing.T) {
 	for _, tt := range tests {
 		for _, halfClosed := range []bool{false, true} {
 			t.Run(fmt.Sprint(tt.name, ", half-closed ", halfClosed), func(t *testing.T) {
-				intercepted := make(chan error, 1)
-				conn := behind(t, hang, grpc.MaxRecvMsgSize(1<<20), intercept(intercepted))
-				connected(t, conn)
+				// In real time a busy machine may take longer to bring the request here than a deadline's slack.
+				synctest.Test(t, func(t *testing.T) {
+					inMemory(t)
 
-				ctx, cancel := tt.end(context.Background())
-				defer cancel()
+					intercepted := make(chan error, 1)
+					conn := behind(t, hang, grpc.MaxRecvMsgSize(1<<20), intercept(intercepted))
+					connected(t, conn)
 
-				s := openContext(t, ctx, conn, "/test.Caller/Gone")
-				send(t, s, strings.Repeat("x", tt.send))
+					ctx, cancel := tt.end(context.Background())
+					defer cancel()
 
-				if halfClosed {
-					_ = s.CloseSend()
-				}
+					s := openContext(t, ctx, conn, "/test.Caller/Gone")
+					send(t, s, strings.Repeat("x", tt.send))
 
-				_, err := collect(s)
-				wantStatus(t, err, tt.want, "")
-				wantStatus(t, <-intercepted, tt.want, "")
+					if halfClosed {
+						_ = s.CloseSend()
+					}
+
+					_, err := collect(s)
+					wantStatus(t, err, tt.want, "")
+					wantStatus(t, <-intercepted, tt.want, "")
+				})
 			})
 		}
+	}
+}
+
+// A caller who cancels just before the deadline has seen it pass by another clock; one who cancels earlier has cancelled.
+func TestCancelNearDeadline(t *testing.T) {
+	for left, want := range map[time.Duration]codes.Code{
+		24 * time.Millisecond: codes.DeadlineExceeded,
+		25 * time.Millisecond: codes.Canceled,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			inMemory(t)
+
+			intercepted := make(chan error, 1)
+			conn := behind(t, hang, intercept(intercepted))
+			connected(t, conn)
+
+			const timeout = 90 * time.Millisecond // of a length that grpc-timeout can say exactly
+
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			defer cancel()
+
+			send(t, openContext(t, ctx, conn, streamMethod), "x")
+			time.AfterFunc(timeout-left, cancel)
+			wantStatus(t, <-intercepted, want, "")
+		})
 	}
 }
 
