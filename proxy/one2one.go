@@ -5,55 +5,186 @@ package proxy
 
 import (
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 )
 
-// exchange is a one-to-one call: two flows of messages. The responses flow in the handler's goroutine, so that the
-// status leaves without another switch; the requests have the one goroutine that the proxy starts for a call.
+// exchange is a one-to-one call: two flows of messages, requests up and responses down.
+//
+// The request of most calls is one message, and is there when the call begins. The handler's goroutine serves such a call
+// alone: it reads the request to its end, opens the upstream stream, sends, and moves the responses. But a call must not
+// wait for its request, because its backend may be the first to speak. So a second goroutine stands by. It gets to
+// run when the handler's waits for the caller, and then opens the stream and moves the responses, while the
+// handler's moves the requests. Which of the two leads, that is, opens the stream, is decided by lead.
+//
+// On a stream from which nothing but the handler's return releases a reader (see finishEarly) the handler's goroutine reads
+// nothing. It leads, and a pump moves the requests.
 type exchange struct {
 	*call
 	target target
 
-	// Owned by the request pump until requestsDone, then by the handler.
-	request      Frame
-	requestErr   error // why the request side failed; nil when it ended as it should
-	requestsDone atomic.Bool
-	pump         sync.WaitGroup // the request pump
+	lead     atomic.Int32   // one of the constants below
+	standsBy sync.WaitGroup // the goroutine that stands by
+	opening  sync.WaitGroup // likewise, until it has opened the stream and sent what was read ahead
 
-	response Frame // owned by the handler's goroutine
+	// Written by the goroutine that stood by and leads: the first before opening ends, the second before standsBy ends.
+	stillborn bool // the requests have nowhere to go
+	result    error
+
+	// Owned by the request side until requestsDone, and then by whoever leads. While the goroutine that stood by opens the
+	// stream, ahead[0] is its own.
+	ahead        [2]Frame // read before the stream was opened
+	read, sent   int      // so many of them
+	aheadErr     error    // what reading ahead ended with, io.EOF or a status; nil if there was no end
+	requestErr   error    // why the request side failed; nil when it ended as it should
+	requestsDone atomic.Bool
+	requests     sync.WaitGroup // the request side
+
+	response Frame // owned by the response side
 }
+
+// The states of exchange.lead. The goroutine that stands by takes the lead by adding 2.
+const (
+	nobodyLeads  = iota // nothing is read yet
+	firstIsRead         // nobody leads, and ahead[0] holds the first request
+	standByLeads        // taken from nobodyLeads
+	standByHolds        // taken from firstIsRead: ahead[0] is to be sent by who leads
+	handlerLeads
+)
 
 // one2one forwards the call to one backend.
 func (c *call) one2one(b Backend) error {
 	x := &exchange{call: c}
 	x.target.init(c, b, 0)
+	x.requests.Add(1)
 
-	err := x.target.connect(c.ctx)
-	if err == nil {
-		err = x.target.open(upstreamDesc)
+	if c.statusWriter() == nil {
+		return x.leadCall()
 	}
 
-	if err != nil {
-		err = c.upstreamError(err)
+	x.standsBy.Add(1)
+	x.opening.Add(1)
+	go x.standBy() // ends when the handler leads, and else with the responses
+
+	if x.readAhead() {
+		err := x.leadCall()
+		x.standsBy.Wait()
+
+		return err
+	}
+
+	x.opening.Wait()
+	x.pumpRequests()
+	x.standsBy.Wait()
+
+	return x.result
+}
+
+// readAhead reads up to two requests, and reports whether the handler's goroutine leads. When the other one does, more
+// than one request is read only if ahead[0] is that one's.
+func (x *exchange) readAhead() bool {
+	if x.aheadErr = x.nextRequest(&x.ahead[0]); x.aheadErr != nil {
+		return x.lead.CompareAndSwap(nobodyLeads, handlerLeads)
+	}
+
+	x.read = 1
+	if !x.lead.CompareAndSwap(nobodyLeads, firstIsRead) {
+		return false
+	}
+
+	if x.aheadErr = x.nextRequest(&x.ahead[1]); x.aheadErr == nil {
+		x.read = 2
+	}
+
+	return x.lead.CompareAndSwap(firstIsRead, handlerLeads)
+}
+
+// leadCall opens the stream in the handler's goroutine, and returns what the call ends with.
+func (x *exchange) leadCall() error {
+	if x.aheadErr != nil && x.aheadErr != io.EOF {
+		x.freeAhead()
+		x.finish(PhaseRequest, x.aheadErr)
+
+		return x.aheadErr
+	}
+
+	desc := upstreamDesc
+	if x.read == 1 && x.aheadErr != nil {
+		desc = oneRequestDesc
+	}
+
+	if err := x.openStream(desc); err != nil {
+		x.freeAhead()
 		x.finish(PhaseConnect, err)
 
 		return err
 	}
 
-	x.pump.Add(1)
-	go x.pumpRequests() // ends with the requests, with the upstream stream, or with the caller's: see finishEarly
+	if x.aheadErr != nil {
+		x.pumpRequests()
+	} else {
+		go x.pumpRequests() // ends with the requests, with the upstream stream, or with the caller's: see finishEarly
+	}
 
-	phase, err := x.moveResponses()
+	return x.conclude(x.moveResponses())
+}
+
+// standBy leads the call unless the handler's goroutine does.
+func (x *exchange) standBy() {
+	defer x.standsBy.Done()
+
+	runtime.Gosched() // a request that is there needs a moment to be read
+
+	lead := x.lead.Load()
+	for ; lead != handlerLeads && !x.lead.CompareAndSwap(lead, lead+standByLeads); lead = x.lead.Load() {
+	}
+
+	if lead == handlerLeads {
+		return
+	}
+
+	phase, err := PhaseConnect, x.openStream(upstreamDesc)
+	if err == nil && lead == firstIsRead {
+		x.sent = 1
+		phase, err = PhaseRequest, unlessEnded(x.sendOn(&x.ahead[0]))
+	}
+
+	x.stillborn = err != nil
+	x.opening.Done()
+
+	if err == nil {
+		phase, err = x.moveResponses()
+	}
+
+	x.result = x.conclude(phase, err)
+}
+
+// openStream opens the upstream stream. The error is a status.
+func (x *exchange) openStream(desc *grpc.StreamDesc) error {
+	err := x.target.connect(x.ctx)
+	if err == nil {
+		err = x.target.open(desc)
+	}
+
+	if err != nil {
+		err = x.upstreamError(err)
+	}
+
+	return err
+}
+
+// conclude ends the call with err, or with the reason behind err, and returns that.
+func (x *exchange) conclude(phase Phase, err error) error {
 	x.response.free()
-
-	c.awaitEnd(&x.pump)
+	x.awaitEnd(&x.requests)
 
 	if !x.requestsDone.Load() {
-		c.cancel()
-		c.finishEarly(err, &x.pump)
+		x.cancel()
+		x.finishEarly(err, &x.requests)
 	} else if x.requestErr != nil && phase != PhaseComplete {
 		// A request side that failed has cancelled the upstream stream. Its own error is the reason, not that echo.
 		phase, err = PhaseRequest, x.requestErr
@@ -66,10 +197,15 @@ func (c *call) one2one(b Backend) error {
 
 // pumpRequests moves requests up until one side ends.
 func (x *exchange) pumpRequests() {
-	defer x.pump.Done()
+	defer x.requests.Done()
 
-	x.requestErr = x.moveRequests()
-	x.request.free()
+	if !x.stillborn {
+		x.requestErr = x.moveRequests()
+	} else {
+		x.requestErr = unlessEnded(x.aheadErr)
+	}
+
+	x.freeAhead()
 	x.requestsDone.Store(true)
 
 	if x.requestErr != nil {
@@ -77,26 +213,58 @@ func (x *exchange) pumpRequests() {
 	}
 }
 
+// freeAhead gives back what was read and is not to be sent.
+func (x *exchange) freeAhead() {
+	x.ahead[0].free()
+	x.ahead[1].free()
+}
+
 // moveRequests returns nil when the caller has half-closed, and when the backend has ended the call, whose
 // status the responses then bring.
 func (x *exchange) moveRequests() error {
-	f := &x.request
+	for x.sent < x.read {
+		x.sent++
+		if err := x.sendOn(&x.ahead[x.sent-1]); err != nil {
+			return unlessEnded(err)
+		}
+	}
 
-	for {
-		if err := x.nextRequest(f); err == io.EOF {
+	for err := x.aheadErr; ; {
+		if err == nil {
+			err = x.nextRequest(&x.ahead[0])
+		}
+
+		if err == io.EOF {
 			return x.target.halfClose()
 		} else if err != nil {
 			return err
 		}
 
-		if err := x.target.send(f); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return x.callerError(err)
+		if err = x.sendOn(&x.ahead[0]); err != nil {
+			return unlessEnded(err)
 		}
-
-		f.free() // not with the next message, which may be long in coming
 	}
+}
+
+// sendOn hands f to the backend and gives it back. It returns io.EOF when the backend has ended the call, else a status.
+func (x *exchange) sendOn(f *Frame) error {
+	err := x.target.send(f)
+	f.free() // not with the next message, which may be long in coming
+
+	if err != nil && err != io.EOF {
+		err = x.callerError(err)
+	}
+
+	return err
+}
+
+// unlessEnded is err, but nil for a backend that has ended the call: the responses bring its status.
+func unlessEnded(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+
+	return err
 }
 
 // moveResponses moves header, responses and trailer down. It returns what the call ends with.
