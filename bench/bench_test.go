@@ -43,7 +43,7 @@ type side struct {
 	do   func(b testing.TB, w Workload) error
 }
 
-// sides returns the three ways, ready for calls.
+// sides returns the ways, ready for calls.
 func sides(t testing.TB) []side {
 	t.Helper()
 	addrs := startBackends(t)
@@ -52,7 +52,7 @@ func sides(t testing.TB) []side {
 		backends = append(backends, connect(t, addr))
 	}
 	all := []side{{"direct", func(t testing.TB, w Workload) error { return w.DoDirect(t.Context(), backends) }}}
-	for _, l := range []Library{Ancestor, Manifold} {
+	for _, l := range []Library{Ancestor, Moved, Manifold} {
 		addr, stop, err := l.Start(addrs)
 		if err != nil {
 			t.Fatal(err)
@@ -64,7 +64,7 @@ func sides(t testing.TB) []side {
 	return all
 }
 
-// Benchmark is every workload over each of the three ways, one call at a time.
+// Benchmark is every workload over each of the ways, one call at a time.
 // cpu-ns/op is of the process, with client and backends.
 func Benchmark(b *testing.B) {
 	all := sides(b)

@@ -9,14 +9,23 @@
 //	go run ./cmd/library        # what a call costs the process that proxies
 //	go test -bench . -run '^$'  # what it costs the whole path, in one process
 //
-// The command starts two proxies, one over each library, as processes of their
+// Three proxies are compared, each as the documentation of its library shows it:
+// the ancestor's; "moved", the same program after a change of the import path; and
+// "manifold", a program written for package proxy, with Upstream and ServerOptions. Of
+// the options of grpc-go ServerOptions sets one that saves CPU, NumStreamWorkers, which the
+// other two could set as well.
+//
+// The command starts the proxies as processes of their
 // own, and keeps the load and the backends to itself. It asks each proxy for its
 // CPU time before and after a slice of load, so that nothing but the proxy is in
-// the figure, and it alternates the two, slice by slice, so that a noisy machine
-// is noisy for both. It prints medians, and the median of the ratio of
+// the figure, and it takes them in turn, slice by slice, so that a noisy machine
+// is noisy for all. It prints medians, and medians of the ratios of
 // neighbouring slices.
 //
-// The benchmarks add a third side, "direct", where the client calls the backends
+// With one call at a time most of what is measured is grpc-go and Go's scheduler,
+// which wake a thread for each of the steps of a call. With many, steps share wakings.
+//
+// The benchmarks add a side, "direct", where the client calls the backends
 // itself. Their ns/op, B/op and allocs/op include client and backends.
 //
 // Every answer is compared with what it must be.

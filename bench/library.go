@@ -18,22 +18,25 @@ import (
 type Library string
 
 const (
-	Ancestor Library = "ancestor" // github.com/siderolabs/grpc-proxy
-	Manifold Library = "manifold" // package proxy
+	Ancestor Library = "ancestor" // github.com/siderolabs/grpc-proxy, as its README says
+	Moved    Library = "moved"    // package proxy, by a program of the ancestor's after a change of the import path
+	Manifold Library = "manifold" // package proxy, as its documentation says
 )
 
 // Start runs a proxy over the library, in front of the backends with the given
 // addresses, until the returned function is called.
 func (l Library) Start(backends []string) (addr string, stop func(), err error) {
-	var (
-		build func([]*grpc.ClientConn) *grpc.Server
-		codec grpc.CallOption
-	)
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	var build func([]*grpc.ClientConn) *grpc.Server
 	switch l {
 	case Ancestor:
-		build, codec = newAncestor, grpc.ForceCodecV2(ancestor.Codec())
+		build = newAncestor
+		options = append(options, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(ancestor.Codec())))
+	case Moved:
+		build = newMoved
+		options = append(options, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(manifold.Codec())))
 	case Manifold:
-		build, codec = newManifold, grpc.ForceCodecV2(manifold.Codec())
+		build = newManifold
 	case Relay:
 		return startRelay(backends)
 	default:
@@ -41,8 +44,7 @@ func (l Library) Start(backends []string) (addr string, stop func(), err error) 
 	}
 	conns := make([]*grpc.ClientConn, len(backends))
 	for i, backend := range backends {
-		conns[i], err = grpc.NewClient("passthrough:///"+backend,
-			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(codec))
+		conns[i], err = grpc.NewClient("passthrough:///"+backend, options...)
 		if err != nil {
 			return "", nil, err
 		}

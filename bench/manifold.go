@@ -8,22 +8,16 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/manifold-grpc/manifold/proxy"
 )
 
-// newManifold returns a server that proxies with package proxy. Apart from the import,
-// this file and its twin are the same, as a program's would be that moves.
+// newManifold returns a server that proxies with package proxy, as that package's
+// documentation says for a new program: by Upstream and ServerOptions.
 func newManifold(backends []*grpc.ClientConn) *grpc.Server {
 	targets := make([]proxy.Backend, len(backends))
 	for i, conn := range backends {
-		targets[i] = &proxy.SingleBackend{
-			GetConn: func(ctx context.Context) (context.Context, *grpc.ClientConn, error) {
-				md, _ := metadata.FromIncomingContext(ctx)
-				return metadata.NewOutgoingContext(ctx, md.Copy()), conn, nil
-			},
-		}
+		targets[i] = &proxy.Upstream{Channel: conn}
 	}
 	director := func(_ context.Context, method string) (proxy.Mode, []proxy.Backend, error) {
 		if strings.HasPrefix(method, serviceAll) {
@@ -31,9 +25,6 @@ func newManifold(backends []*grpc.ClientConn) *grpc.Server {
 		}
 		return proxy.One2One, targets[:1], nil
 	}
-	unary := func(string) bool { return false }
-	return grpc.NewServer(
-		grpc.ForceServerCodecV2(proxy.Codec()),
-		grpc.UnknownServiceHandler(proxy.TransparentHandler(director, proxy.WithStreamedDetector(unary))),
-	)
+	unary := proxy.WithStreamedDetector(func(string) bool { return false })
+	return grpc.NewServer(proxy.ServerOptions(director, unary)...)
 }

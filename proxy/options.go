@@ -65,7 +65,7 @@ func WithMode(mode Mode) Option {
 
 // WithInterceptedStatus lets the server's interceptors change the status, and add to the trailer, of every call.
 //
-// Without it that is so but for calls that a backend ends before the caller has half-closed: their status is written by the
+// Without it that is so but for calls that end before the caller has half-closed, by a backend's doing or for want of a backend: their status is written by the
 // handler, as grpc-go offers no other way to end the handler's wait for the caller's next message before it returns. Interceptors see
 // the status, and cannot change it. With this option such a handler returns first, and its goroutine stays in RecvMsg of the
 // caller's stream until the server has written the status: for as long as the interceptors still work after the handler. Their wrappers

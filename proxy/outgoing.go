@@ -16,26 +16,26 @@ import (
 	"github.com/manifold-grpc/manifold/fanout"
 )
 
-// outgoing makes the context and the options of an upstream stream from those that the backend gave.
+// outgoing makes the context and the options of an upstream stream from those that the backend gave. It owns md, the
+// outgoing metadata, which may be nil; differs says that ctx has other metadata.
 //
 // The proxy's options come after the connection's default call options and so prevail over them: the codec must be the
 // proxy's, the content-subtype the caller's, and a hop adds no limit to the size of messages. The backend's come last.
-func (c *call) outgoing(ctx context.Context, extra []grpc.CallOption) (context.Context, []grpc.CallOption) {
-	md, ok := metadata.FromOutgoingContext(ctx) // a copy
+func (c *call) outgoing(ctx context.Context, md metadata.MD, differs bool, extra []grpc.CallOption) (context.Context, []grpc.CallOption) {
 	before := len(md)
 	dropHopKeys(md)
 
 	opts := c.options
 
 	if f := c.handler.options.forwarded; f != nil {
-		if !ok {
+		if md == nil {
 			md = metadata.MD{}
 		}
 
 		f.apply(c.stream.Context(), md)
 
 		extra = f.callOptions(c.stream.Context(), extra)
-		before = -1
+		differs = true
 	}
 
 	if c.hide != "" {
@@ -48,10 +48,10 @@ func (c *call) outgoing(ctx context.Context, extra []grpc.CallOption) (context.C
 		}
 
 		md[fanout.ViaKey] = []string{c.via}
-		before = -1
+		differs = true
 	}
 
-	if len(md) != before {
+	if differs || len(md) != before {
 		ctx = metadata.NewOutgoingContext(ctx, md)
 	}
 

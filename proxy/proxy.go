@@ -5,6 +5,7 @@ package proxy
 
 import (
 	"math"
+	"runtime"
 
 	"google.golang.org/grpc"
 )
@@ -60,8 +61,10 @@ func TransparentHandler(director StreamDirector, options ...Option) grpc.StreamH
 	return newHandler(director, "", options).serve
 }
 
-// ServerOptions returns what makes a [grpc.Server] a transparent proxy: [Codec], [TransparentHandler], and no limit to the
-// size of messages, which is for the caller and the backend to set. Options that follow them prevail:
+// ServerOptions returns what makes a [grpc.Server] a transparent proxy: [Codec], [TransparentHandler], no limit to the
+// size of messages, which is for the caller and the backend to set, and [grpc.NumStreamWorkers], which saves the growth of a
+// new stack for each call: the workers are goroutines of the server, which end when it is stopped, also if it was only
+// made, and calls for which none is free get a goroutine of their own. Options that follow them prevail:
 //
 //	grpc.NewServer(append(proxy.ServerOptions(director), grpc.MaxRecvMsgSize(16<<20))...)
 func ServerOptions(director StreamDirector, options ...Option) []grpc.ServerOption {
@@ -69,5 +72,6 @@ func ServerOptions(director StreamDirector, options ...Option) []grpc.ServerOpti
 		grpc.ForceServerCodecV2(Codec()),
 		grpc.UnknownServiceHandler(TransparentHandler(director, options...)),
 		grpc.MaxRecvMsgSize(math.MaxInt),
+		grpc.NumStreamWorkers(uint32(max(32, 8*runtime.GOMAXPROCS(0)))),
 	}
 }

@@ -57,6 +57,16 @@ var oneRequestDesc = &grpc.StreamDesc{ServerStreams: true}
 
 // connect asks the backend for the connection and its options.
 func (t *target) connect(ctx context.Context) error {
+	if u, ok := t.backend.(*Upstream); ok && u.Channel != nil {
+		// What GetChannel does, with one copy of the metadata less.
+		if md := mergeOutgoing(ctx); md != nil {
+			t.channel = u.Channel
+			t.ctx, t.options = t.call.outgoing(ctx, md, true, nil)
+
+			return nil
+		}
+	}
+
 	out, channel, err := t.connection(ctx)
 	if err != nil {
 		return err
@@ -71,8 +81,9 @@ func (t *target) connect(ctx context.Context) error {
 		return err
 	}
 
+	md, _ := metadata.FromOutgoingContext(out) // a copy
 	t.channel = channel
-	t.ctx, t.options = t.call.outgoing(out, extra)
+	t.ctx, t.options = t.call.outgoing(out, md, false, extra)
 
 	return nil
 }

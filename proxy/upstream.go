@@ -118,13 +118,23 @@ func (u *Upstream) State() connectivity.State {
 	}
 }
 
-// forwardMetadata returns ctx with the incoming metadata added to the outgoing. Interceptors may have set outgoing
-// metadata already, which NewOutgoingContext alone would drop. What belongs to the caller's connection is taken
-// out by the handler, for every backend alike.
+// forwardMetadata returns ctx with the incoming metadata added to the outgoing. What belongs to the caller's connection is
+// taken out by the handler, for every backend alike.
 func forwardMetadata(ctx context.Context) context.Context {
+	md := mergeOutgoing(ctx)
+	if md == nil {
+		return ctx
+	}
+
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+// mergeOutgoing returns the incoming metadata with the outgoing added to it: interceptors may have set some already, which
+// NewOutgoingContext would drop. It is the caller's to change, and nil if there is nothing to add to the outgoing.
+func mergeOutgoing(ctx context.Context) metadata.MD {
 	md, ok := metadata.FromIncomingContext(ctx) // a copy
 	if !ok {
-		return ctx
+		return nil
 	}
 
 	if set, ok := metadata.FromOutgoingContext(ctx); ok {
@@ -133,5 +143,5 @@ func forwardMetadata(ctx context.Context) context.Context {
 		}
 	}
 
-	return metadata.NewOutgoingContext(ctx, md)
+	return md
 }

@@ -251,8 +251,10 @@ func (o *optioned) CallOptions(context.Context, string) []grpc.CallOption { retu
 
 // The proxy also serves behind net/http, whose server owns the connection, and in front of one.
 func TestBehindAndBeforeNetHTTP(t *testing.T) {
-	serveHTTP := func(h http.Handler) string {
+	serveHTTP := func(h *grpc.Server) string {
 		l, addr := listen(t)
+		t.Cleanup(h.Stop) // the stream workers of ServerOptions live until then
+
 		s := &http.Server{Handler: h, Protocols: new(http.Protocols)}
 		s.Protocols.SetUnencryptedHTTP2(true)
 

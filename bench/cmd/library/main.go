@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command library measures what a proxied call costs package proxy and its
-// ancestor, side by side, and prints a table. Its package bench says how.
+// ancestor, in turn, and prints a table. Its package bench says how.
 //
-//	go run ./cmd/library                     # all, in about a minute and a half
+//	go run ./cmd/library                     # all, in about two minutes
 //	go run ./cmd/library -run unary -rounds 21
 //	go run ./cmd/library -check              # fail when a promise is not kept
 package main
@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	p, err := startPair(ctx, *dir)
+	p, err := startSides(ctx, *dir)
 	if err != nil {
 		return err
 	}
@@ -76,19 +76,24 @@ func run(ctx context.Context, args []string) error {
 		results = append(results, r)
 	}
 	fmt.Printf("Cost of a call to the proxy's process: medians of %[5]d samples of %[6]v, the libraries in turn.\n"+
-		"The ratio is the median of neighbouring samples'. %[1]s/%[2]s, %[3]d CPUs, %[4]s.\n\n",
+		"Ratios are of CPU to the ancestor's: medians of neighbouring samples'. %[1]s/%[2]s, %[3]d CPUs, %[4]s.\n\n",
 		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), *rounds, *slice)
 	return report(results, *check)
 }
 
-// pair is a proxy over each library in front of the same backends.
-type pair struct {
-	ancestor, manifold *bench.Process
-	stops              []func()
+// libraries are the sides of the comparison. The first is what the others are compared with.
+var libraries = [...]bench.Library{bench.Ancestor, bench.Moved, bench.Manifold}
+
+const manifold = len(libraries) - 1 // the side that has targets
+
+// sides is a proxy over each library in front of the same backends.
+type sides struct {
+	proxies [len(libraries)]*bench.Process
+	stops   []func()
 }
 
-func startPair(ctx context.Context, profiles string) (p *pair, err error) {
-	p = new(pair)
+func startSides(ctx context.Context, profiles string) (p *sides, err error) {
+	p = new(sides)
 	defer func() {
 		if err != nil {
 			p.stop()
@@ -103,63 +108,70 @@ func startPair(ctx context.Context, profiles string) (p *pair, err error) {
 		p.stops = append(p.stops, stop)
 		backends = append(backends, addr)
 	}
-	for l, process := range map[bench.Library]**bench.Process{bench.Ancestor: &p.ancestor, bench.Manifold: &p.manifold} {
+	for i, l := range libraries {
 		profile := ""
 		if profiles != "" {
 			profile = filepath.Join(profiles, string(l)+".pprof")
 		}
-		if *process, err = bench.StartProcess(ctx, l, backends, profile); err != nil {
+		if p.proxies[i], err = bench.StartProcess(ctx, l, backends, profile); err != nil {
 			return nil, err
 		}
-		p.stops = append(p.stops, (*process).Stop)
+		p.stops = append(p.stops, p.proxies[i].Stop)
 	}
 	return p, nil
 }
 
 // stop ends the proxies and then the backends.
-func (p *pair) stop() {
+func (p *sides) stop() {
 	for _, stop := range slices.Backward(p.stops) {
 		stop()
 	}
 }
 
-// result is what one workload costs either library.
+// result is what one workload costs each library.
 type result struct {
-	workload           bench.Workload
-	ancestor, manifold bench.Sample // each field the median
-	ratio, low, high   float64      // of CPU, manifold to ancestor: median and quartiles of neighbouring samples
+	workload bench.Workload
+	cost     [len(libraries)]bench.Sample // each field the median
+	ratio    [len(libraries)]quartiles    // of CPU to the ancestor's, of neighbouring samples
 }
 
-// compare samples both libraries in turn. The order within a pair of samples
-// alternates too, for what a machine does every other second.
-func (p *pair) compare(ctx context.Context, w bench.Workload, rounds int, slice time.Duration) (result, error) {
+// quartiles are a median and the quarters around it.
+type quartiles struct{ median, low, high float64 }
+
+// compare samples the libraries in turn. The order within a round of samples
+// changes too, for what a machine does every other second.
+func (p *sides) compare(ctx context.Context, w bench.Workload, rounds int, slice time.Duration) (result, error) {
 	fmt.Fprintf(os.Stderr, "%s ...\n", w.Name)
 	var (
-		samples [2][]bench.Sample
-		ratios  []float64
-		sides   = [2]*bench.Process{p.ancestor, p.manifold}
+		samples [len(libraries)][]bench.Sample
+		ratios  [len(libraries)][]float64
 	)
 	for round := -1; round < rounds; round++ {
-		var pairOf [2]bench.Sample
-		for i := range sides {
-			side := (i + max(round, 0)) % len(sides)
-			s, err := sides[side].Measure(ctx, w, slice)
+		var cost [len(libraries)]bench.Sample
+		for i := range p.proxies {
+			side := (i + round + 1) % len(p.proxies)
+			s, err := p.proxies[side].Measure(ctx, w, slice)
 			if err != nil {
-				return result{}, err
+				return result{}, fmt.Errorf("%s: %w", libraries[side], err)
 			}
-			pairOf[side] = s
+			cost[side] = s
 		}
 		if round < 0 { // warms up pools, connections and the CPU
 			continue
 		}
-		for side, s := range pairOf {
+		for side, s := range cost {
 			samples[side] = append(samples[side], s)
+			ratios[side] = append(ratios[side], float64(s.CPU)/float64(cost[0].CPU))
 		}
-		ratios = append(ratios, float64(pairOf[1].CPU)/float64(pairOf[0].CPU))
 	}
-	slices.Sort(ratios)
-	n := len(ratios)
-	return result{w, medians(samples[0]), medians(samples[1]), ratios[n/2], ratios[n/4], ratios[n-1-n/4]}, nil
+	r := result{workload: w}
+	for side := range libraries {
+		r.cost[side] = medians(samples[side])
+		slices.Sort(ratios[side])
+		n := len(ratios[side])
+		r.ratio[side] = quartiles{ratios[side][n/2], ratios[side][n/4], ratios[side][n-1-n/4]}
+	}
+	return r, nil
 }
 
 // medians returns the median of each field.
@@ -185,21 +197,25 @@ func median[T cmp.Ordered](samples []bench.Sample, field func(bench.Sample) T) T
 // and one is missed.
 func report(results []result, check bool) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tCPU µs\t\tCPU\t\t\tallocations\t\tKiB allocated\t\tlatency µs\t\t")
-	fmt.Fprintln(w, "per call\tancestor\tmanifold\tratio\tquartiles\ttarget\tancestor\tmanifold\tancestor\tmanifold\tancestor\tmanifold\t")
+	fmt.Fprintln(w, "\tCPU µs\t\t\tmoved\t\tmanifold\t\t\tallocations\t\tKiB allocated\t\tlatency µs\t\t")
+	fmt.Fprintln(w, "per call\tancestor\tmoved\tmanifold\tratio\tquartiles\tratio\tquartiles\ttarget\tancestor\tmanifold\tancestor\tmanifold\tancestor\tmanifold\t")
 	missed := 0
 	for _, r := range results {
+		ratio := r.ratio[manifold].median
 		target := "-"
-		if t := r.workload.Target; t > 0 && r.ratio <= t {
+		if t := r.workload.Target; t > 0 && ratio <= t {
 			target = fmt.Sprintf("%.2f ok", t)
 		} else if t > 0 {
 			target = fmt.Sprintf("%.2f MISSED", t)
 			missed++
 		}
-		a, m := r.ancestor, r.manifold
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2f\t%.2f-%.2f\t%s\t%.0f\t%.0f\t%.1f\t%.1f\t%.0f\t%.0f\t\n",
-			r.workload.Name, micros(a.CPU), micros(m.CPU), r.ratio, r.low, r.high, target,
-			a.Objects, m.Objects, a.Bytes/1024, m.Bytes/1024, micros(a.Wall), micros(m.Wall))
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f", r.workload.Name, micros(r.cost[0].CPU), micros(r.cost[1].CPU), micros(r.cost[manifold].CPU))
+		for _, q := range r.ratio[1:] {
+			fmt.Fprintf(w, "\t%.2f\t%.2f-%.2f", q.median, q.low, q.high)
+		}
+		a, m := r.cost[0], r.cost[manifold]
+		fmt.Fprintf(w, "\t%s\t%.0f\t%.0f\t%.1f\t%.1f\t%.0f\t%.0f\t\n",
+			target, a.Objects, m.Objects, a.Bytes/1024, m.Bytes/1024, micros(a.Wall), micros(m.Wall))
 	}
 	if err := w.Flush(); err != nil {
 		return err
