@@ -17,7 +17,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asMain) != "" {
+		os.Exit(mainProcess())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // run runs a command line that ends by itself.
 func run(args ...string) (code int, stdout, stderr string) {
