@@ -403,3 +403,12 @@ func hang(_ any, s grpc.ServerStream) error {
 func bufferSlice(b []byte) mem.BufferSlice {
 	return mem.BufferSlice{mem.Copy(b, mem.DefaultBufferPool())}
 }
+
+// countDials is the dialer of connections whose attempts are counted.
+func countDials(n *atomic.Int64) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		n.Add(1)
+
+		return connect(ctx, addr)
+	}
+}
