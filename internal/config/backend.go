@@ -38,9 +38,9 @@ type Backend struct {
 // Health is how endpoints are asked for their health.
 type Health struct {
 	Service   string `yaml:"service" doc:"The service to ask for." default:"the server as a whole"`
-	Interval  Time   `yaml:"interval" doc:"Time between two checks, where the endpoint does not have Watch, and between two attempts to watch." default:"5s"`
+	Interval  Time   `yaml:"interval" doc:"Time between two checks. An endpoint with Watch is watched as well, and checked for whether it is there." default:"5s"`
 	Timeout   Time   `yaml:"timeout" doc:"Time for the answer to a check." default:"1s"`
-	Unhealthy Count  `yaml:"unhealthy" doc:"Checks in a row that must fail for an endpoint to get no calls. What Watch says counts at once." default:"2"`
+	Unhealthy Count  `yaml:"unhealthy" doc:"Checks in a row that must fail for an endpoint to get no calls. What Watch says counts at once, and the first check decides alone." default:"2"`
 	Healthy   Count  `yaml:"healthy" doc:"Checks in a row that must succeed for it to get calls again." default:"1"`
 }
 

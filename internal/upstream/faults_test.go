@@ -14,8 +14,10 @@ import (
 	"github.com/manifold-grpc/manifold/internal/config"
 )
 
-// load calls every 50 ms, each with a deadline of 2 s, until stop is closed, and notes what becomes of each.
+// load calls at intervals, each with a deadline of 2 s, until stop is closed, and notes what becomes of each.
 type load struct {
+	every time.Duration
+
 	mu      sync.Mutex
 	results []result
 }
@@ -29,7 +31,7 @@ type result struct {
 func (l *load) run(cc *grpc.ClientConn, stop <-chan struct{}) {
 	var calls sync.WaitGroup
 	defer calls.Wait()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(l.every)
 	defer tick.Stop()
 	for {
 		select {
@@ -73,7 +75,7 @@ func TestFaults(t *testing.T) {
 					cfg.Endpoints = endpoints("a:1", "b:1", "c:1")
 					cc := w.client(w.open(cfg.Config))
 					stop := make(chan struct{})
-					var l load
+					l := load{every: 50 * time.Millisecond}
 					var running sync.WaitGroup
 					running.Go(func() { l.run(cc, stop) }) // ends with stop
 					time.Sleep(5 * time.Second)
@@ -85,7 +87,7 @@ func TestFaults(t *testing.T) {
 					time.Sleep(40 * time.Second)
 					close(stop)
 					running.Wait()
-					judge(t, &l, died, revived)
+					judge(t, &l, "c:1", died, revived)
 				})
 			})
 		}
@@ -93,7 +95,7 @@ func TestFaults(t *testing.T) {
 }
 
 // judge looks at what became of the calls.
-func judge(t *testing.T, l *load, died, revived time.Time) {
+func judge(t *testing.T, l *load, addr string, died, revived time.Time) {
 	t.Helper()
 	failed, total, away := 0, 0, time.Duration(0)
 	var back time.Duration
@@ -106,7 +108,7 @@ func judge(t *testing.T, l *load, died, revived time.Time) {
 			}
 			away = max(away, r.began.Sub(died))
 		}
-		if r.backend == "c:1" && !r.failed && r.began.After(revived) && (back == 0 || r.began.Sub(revived) < back) {
+		if r.backend == addr && !r.failed && r.began.After(revived) && (back == 0 || r.began.Sub(revived) < back) {
 			back = r.began.Sub(revived)
 		}
 	}

@@ -171,7 +171,7 @@ func (w *world) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 // open opens a backend and waits until its endpoints are tried.
 func (w *world) open(cfg Config, hooks ...Hooks) *Backend {
 	w.t.Helper()
-	deps := Deps{Dial: w.dial, Log: slog.New(slog.NewTextHandler(w.log, nil))}
+	deps := Deps{Dial: w.dial, Log: logTo(w.log)}
 	for _, h := range hooks {
 		deps.Hooks = h
 	}
@@ -269,6 +269,8 @@ func (b *lockedBuffer) String() string {
 
 	return b.buf.String()
 }
+
+func logTo(b *lockedBuffer) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
 // events collects what hooks tell, a line each.
 type events struct {

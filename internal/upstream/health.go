@@ -7,6 +7,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,8 +21,9 @@ import (
 )
 
 // checks are the active checks of one member: a goroutine that watches, or asks now and then, over a connection of its
-// own, with the same TLS as the calls have. The connection is made anew for each watch, and a watch ends after a
-// number of intervals, so that one whose other end is gone without a word is found out.
+// own, with the same TLS as the calls have. Beside a watch it asks as well, as a watch alone does not tell an endpoint
+// with no news from one that is gone. The connection is made anew for each watch, which ends after a number of
+// intervals.
 type checks struct {
 	ctx   context.Context // ends when what is found is of no interest any more
 	b     *Backend
@@ -105,21 +107,54 @@ func (c *checks) watch(client healthpb.HealthClient) error {
 	defer first.Stop()
 	stream, err := client.Watch(total, c.req)
 	said := false
+	var probes sync.WaitGroup
+	var lost error
 	for err == nil {
 		var answer *healthpb.HealthCheckResponse
-		if answer, err = stream.Recv(); err == nil {
-			said = true
-			first.Stop()
-			c.said(answer.GetStatus())
+		if answer, err = stream.Recv(); err != nil {
+			break
 		}
+		if !said {
+			first.Stop()
+			probes.Go(func() { lost = c.probe(total, client); cancel() }) // ends with the watch
+		}
+		said = true
+		c.said(answer.GetStatus())
 	}
+	ended := total.Err() != nil
+	cancel()
+	probes.Wait()
 	switch {
-	case total.Err() == nil:
+	case lost != nil && c.ctx.Err() == nil:
+		c.report(c.tally.force(false), status.Convert(lost).Message())
+		return nil
+	case !ended:
 		return err
 	case said:
 		return nil
 	default:
 		return status.Errorf(codes.DeadlineExceeded, "no answer within %v", c.timeout)
+	}
+}
+
+// probe asks now and then whether the endpoint is there at all, for which a watch says nothing: until it is not, which is
+// the error, or ctx ends.
+func (c *checks) probe(ctx context.Context, client healthpb.HealthClient) error {
+	for row := 0; ; {
+		sleep(ctx, c.interval)
+		one, cancel := context.WithTimeout(ctx, c.timeout)
+		_, err := client.Check(one, c.req)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case status.Code(err) != codes.DeadlineExceeded && status.Code(err) != codes.Unavailable:
+			row = 0 // it is there, whatever it says
+			continue
+		}
+		if row++; row >= c.tally.down {
+			return status.Errorf(codes.DeadlineExceeded, "no answer to %d checks, the last: %s", row, status.Convert(err).Message())
+		}
 	}
 }
 

@@ -4,9 +4,15 @@
 package upstream
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if addr := os.Getenv("MANIFOLD_UPSTREAM_CHILD"); addr != "" {
+		child(addr)
+	}
+	goleak.VerifyTestMain(m)
+}
