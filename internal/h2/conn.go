@@ -80,6 +80,7 @@ type Conn struct {
 	enc      *hpack.Encoder
 	ready    readyList
 	slivers  sliverCount
+	crossed  int // client: frames of the peer that may still cross resets of ours
 	send     flow.SendWindow
 	recv     flow.RecvWindow // granted on receipt
 	peer     peerSettings

@@ -154,6 +154,8 @@ func (c *Conn) onReset(h frame.Header, p []byte) *frame.Error {
 	if s != nil {
 		premature = !s.answered
 		c.remove(&c.batch, s)
+	} else {
+		c.forgive()
 	}
 	c.mu.Unlock()
 	if s == nil {

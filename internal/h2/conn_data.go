@@ -136,6 +136,7 @@ func (c *Conn) addWindow(h frame.Header, n uint32) *frame.Error {
 		if ferr := c.stray(h); ferr != nil && ferr.Connection() {
 			return ferr
 		}
+		c.forgive()
 		return nil // section 5.1, closed: may come for a short time
 	}
 	if ferr := s.send.Add(s.id, n); ferr != nil {

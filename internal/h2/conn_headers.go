@@ -90,6 +90,7 @@ func (c *Conn) takeBlock(id uint32, head Head, self *frame.Error) *frame.Error {
 	s := c.streams.get(id)
 	if s == nil || s.recvEnded {
 		ferr := c.strayBlock(id)
+		c.forgive()
 		c.mu.Unlock()
 		if ferr == nil {
 			ferr = c.glitch("headers_of_closed_stream")

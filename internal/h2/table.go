@@ -141,9 +141,25 @@ func (c *Conn) endRecv(b *Batch, s *Stream) {
 	}
 }
 
+// crossing is how many frames of a server may cross a reset of ours: a header block, RST_STREAM, WINDOW_UPDATE.
+const crossing = 4
+
+// forgive makes up for the glitch that a frame on a stream that is over is about to count as, where it may have crossed a
+// reset of ours. On a connection to an upstream the resets are one client's doing, and others' calls are on it
+// too: nobody may have it cut off. mu is held; read loop only.
+func (c *Conn) forgive() {
+	if c.crossed > 0 {
+		c.crossed--
+		c.abuse.patience++
+	}
+}
+
 // resetLocked sends RST_STREAM and removes s. mu is held.
 func (c *Conn) resetLocked(b *Batch, s *Stream, code frame.Code) {
 	c.resets.add(s.id)
+	if c.cfg.Client {
+		c.crossed += crossing
+	}
 	c.put(frame.AppendRST(c.buffer(), s.id, code))
 	c.control++
 	b.touch(c)

@@ -1,0 +1,77 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command hostile measures what hostile and overwhelming clients do to others: the p99 of a
+// bystander's calls through the relay while somebody attacks it, beside that of a quiet moment, and
+// beside that while the same octets go to a process that throws them away, which is what sharing the
+// machine with the attacker costs by itself. Each party is a process of its own. docs/limits.md has its figures.
+//
+//	go run ./hostile                                  # all: about 3 minutes
+//	go run ./hostile -only 'ping|overload' -duration 1s
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/manifold-grpc/manifold/bench/peers/child"
+	"github.com/manifold-grpc/manifold/bench/peers/load"
+	"github.com/manifold-grpc/manifold/bench/peers/proxies"
+)
+
+// The roles of the processes beside the proxy.
+const (
+	roleBackend  = "backend"
+	roleLoad     = "load"
+	roleAttacker = "attacker"
+	roleSink     = "sink"
+)
+
+func roles() map[string]child.Role {
+	all := proxies.Roles()
+	maps.Copy(all, map[string]child.Role{roleBackend: backendRole, roleLoad: load.Role, roleAttacker: attackerRole, roleSink: sinkRole})
+	return all
+}
+
+func main() {
+	if child.Run(roles()) {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "hostile:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("hostile", flag.ContinueOnError)
+	only := flags.String("only", "", "only attacks whose names match the regular `expression`")
+	duration := flags.Duration("duration", 3*time.Second, "`time` of each measurement")
+	rounds := flags.Int("rounds", 3, "`number` of measurements of each attack; the median is shown")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	match, err := regexp.Compile(*only)
+	if err != nil {
+		return err
+	}
+	m := &measurement{ctx: ctx, out: out, duration: *duration, rounds: *rounds}
+	if err := m.attacks(match); err != nil {
+		return err
+	}
+	if match.MatchString("overload") {
+		return m.overload()
+	}
+	return nil
+}
