@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/daemon"
 )
 
 // newCheck makes the command that says what is wrong with a file.
@@ -20,14 +21,18 @@ func newCheck() *cobra.Command {
 		Short: "Check a configuration file",
 		Long: `Check says all that is wrong with a configuration file, each as
 file:line:col: what, expected what. It reads the file as serve does, with the
-variables of the environment, and looks whether the files that it names can be read.
+variables of the environment, and loads the certificates, keys and authorities that it names.
 
 It is silent about a good file. The exit code is 1 for a bad one.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			_, err := config.Load(args[0])
+			file, err := config.Load(args[0])
+			if err != nil {
+				return badFile(err)
+			}
+			_, err = daemon.New(daemon.Config{File: file})
 
-			return badFile(err)
+			return failed(err)
 		},
 	}
 }

@@ -378,7 +378,7 @@ func TestSoak(t *testing.T) {
 	select {
 	case err := <-c.exited:
 		if err != nil {
-			t.Errorf("the daemon ends with %v", err)
+			t.Errorf("the daemon ends with %v:\n%s", err, c.problems())
 		}
 	case <-time.After(30 * time.Second):
 		t.Error("the daemon does not end")

@@ -128,6 +128,18 @@ func (d *Daemon) running() []*frontend {
 	return d.frontends
 }
 
+// all returns the frontends that may have calls. reloading is held.
+func (d *Daemon) all() []*frontend {
+	all := slices.Clone(d.running())
+	for _, f := range d.leaving {
+		if !slices.Contains(all, f) { // one that DrainFrontend drains is in both
+			all = append(all, f)
+		}
+	}
+
+	return all
+}
+
 // Addr returns the address the first frontend listens on, with the port that was
 // chosen if the configuration has port 0.
 func (d *Daemon) Addr() Address { return d.running()[0].addr() }
@@ -156,7 +168,7 @@ func (d *Daemon) inFlight() int64 {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	n := 0
-	for _, f := range slices.Concat(d.running(), d.leaving) {
+	for _, f := range d.all() {
 		n += f.server.InFlight()
 	}
 
@@ -175,7 +187,7 @@ func (d *Daemon) Shutdown(ctx context.Context) error {
 
 	d.reloading.Lock()
 	d.closed = true
-	all := slices.Concat(d.running(), d.leaving)
+	all := d.all()
 	d.reloading.Unlock()
 	err := drainAll(ctx, all)
 	d.cut()

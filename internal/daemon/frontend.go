@@ -32,6 +32,7 @@ type frontend struct {
 
 	// Guarded by Daemon.reloading.
 	plan *frontendPlan
+	gone bool // drained to the end
 }
 
 // frontendKey tells listeners apart: by their address or, where the system chooses the port, by the name too.

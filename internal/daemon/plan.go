@@ -5,12 +5,14 @@ package daemon
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -173,6 +175,13 @@ func planFrontend(f *config.Frontend, log *slog.Logger) (frontendPlan, error) {
 }
 
 func planBackend(name string, c upstream.Config, log *slog.Logger) (*backendPlan, error) {
+	if ca := c.CAFile(); ca != "" {
+		text, err := os.ReadFile(string(ca))
+		if err != nil {
+			return nil, fmt.Errorf("backend %q: CA file: %w", name, err)
+		}
+		c.Authorities = sha256.Sum256(text)
+	}
 	p := &backendPlan{Config: c, endpoints: slices.Clone(c.Endpoints)}
 	for i := range p.endpoints {
 		p.endpoints[i].TLS = p.endpoints[i].TLS || c.TLS != nil

@@ -119,11 +119,9 @@ func (d *Daemon) change(p *plan) error {
 // openFrontends returns the frontends of p in their order: those that run on the same addresses, and new ones, which
 // are also in opened.
 func (d *Daemon) openFrontends(p *plan) (frontends, opened []*frontend, err error) {
-	running := d.running()
 	for i := range p.frontends {
-		key := frontendKey(&p.frontends[i])
-		if j := slices.IndexFunc(running, func(f *frontend) bool { return f.key == key }); j >= 0 && !slices.Contains(d.leaving, running[j]) {
-			frontends = append(frontends, running[j])
+		if f := d.keeps(frontendKey(&p.frontends[i])); f != nil {
+			frontends = append(frontends, f)
 			continue
 		}
 		f, err := d.openFrontend(&p.frontends[i])
@@ -134,6 +132,21 @@ func (d *Daemon) openFrontends(p *plan) (frontends, opened []*frontend, err erro
 	}
 
 	return frontends, opened, nil
+}
+
+// keeps returns the frontend that serves an address, or nil. One that leaves has closed its listeners then.
+func (d *Daemon) keeps(key string) *frontend {
+	for _, f := range d.running() {
+		if f.key != key {
+			continue
+		}
+		if !slices.Contains(d.leaving, f) {
+			return f
+		}
+		<-f.ended // soon: a drain begins with the listeners
+	}
+
+	return nil
 }
 
 func closeAll(frontends []*frontend) error {
@@ -189,6 +202,7 @@ func (d *Daemon) swap(w *world, frontends, opened []*frontend) {
 	d.mu.Lock()
 	d.frontends = frontends
 	d.mu.Unlock()
+	d.leaving = slices.DeleteFunc(d.leaving, func(f *frontend) bool { return f.gone })
 
 	for _, f := range opened {
 		d.log.Info("listening", "address", f.addr(), "tls", f.plan.tls != nil, "frontend", f.plan.name)
@@ -223,12 +237,42 @@ func (d *Daemon) leave(p *plan, f *frontend) {
 	} else {
 		d.log.Info("removed frontend closed", "frontend", f.plan.name)
 	}
-	d.forget(f)
+	d.left(f)
 }
 
-// forget takes a frontend that has no connections any more from those that may bring calls.
-func (d *Daemon) forget(f *frontend) {
+// DrainFrontend takes one frontend out of service: its listeners are closed, its clients told to take new calls elsewhere, and calls in flight
+// may finish until ctx ends, when they are cut, which is a *CutError. A reload brings it back where the file has it. The others go on;
+// without any, the daemon waits for a reload or its Shutdown.
+func (d *Daemon) DrainFrontend(ctx context.Context, name string) error {
+	d.reloading.Lock()
+	var f *frontend
+	for _, one := range d.running() {
+		if one.router.Load().frontend.name == name && !slices.Contains(d.leaving, one) {
+			f = one
+		}
+	}
+	if f == nil {
+		d.reloading.Unlock()
+		return fmt.Errorf("no frontend %q that serves", name)
+	}
+	d.leaving = append(slices.Clone(d.leaving), f)
+	d.reloading.Unlock()
+
+	d.log.Info("draining a frontend", "frontend", name, "calls", f.server.InFlight())
+	err := drainAll(ctx, []*frontend{f})
+	d.left(f)
+	d.log.Info("frontend drained", "frontend", name)
+
+	return err
+}
+
+// left notes that a frontend has no connections any more. One that the file still has is kept among those that leave, so that a
+// reload finds it out of service.
+func (d *Daemon) left(f *frontend) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	d.leaving = slices.DeleteFunc(slices.Clone(d.leaving), func(l *frontend) bool { return l == f })
+	f.gone = true
+	if !slices.Contains(d.running(), f) {
+		d.leaving = slices.DeleteFunc(d.leaving, func(l *frontend) bool { return l == f })
+	}
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/manifold-grpc/manifold/internal/certtest"
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/sample"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
 )
 
@@ -321,11 +322,12 @@ func TestReloadAuthorities(t *testing.T) {
 		}
 	}
 	put(old.File)
+	secure := startBackend(t, loopback, sample.Options{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{renewed.Issue(t, "127.0.0.1").Certificate}}})
 	d, _ := startDeclared(t, Config{}, `
 frontends: [{name: f, listen: "127.0.0.1:0", tls: {certificates: [{cert: %q, key: %q}], client_ca: %q}}]
-backends: {b: {endpoints: ["%s"]}}
+backends: {b: {endpoints: ["%s"], tls: {ca: %[3]q}}}
 routes: [{backend: b}]
-`, pair.CertFile, pair.KeyFile, ca, startBackends(t, 1)[0].Addr())
+`, pair.CertFile, pair.KeyFile, ca, secure.Addr())
 	client := renewed.Issue(t, "client")
 	creds := credentials.NewTLS(&tls.Config{RootCAs: old.Pool, Certificates: []tls.Certificate{client.Certificate}})
 	if _, err := echo(callContext(t), connectWith(t, d, creds)); status.Code(err) != codes.Unavailable {
@@ -333,8 +335,8 @@ routes: [{backend: b}]
 	}
 	put(renewed.File)
 	reload(t, d)
-	if _, err := echo(callContext(t), connectWith(t, d, creds)); err != nil {
-		t.Errorf("after the authority came: %v", err)
+	if name, err := echo(callContext(t), connectWith(t, d, creds)); err != nil || name != "secure" {
+		t.Errorf("after the authority came: %q, %v", name, err)
 	}
 }
 
@@ -359,5 +361,47 @@ func TestReloadAfterShutdown(t *testing.T) {
 	}
 	if err := d.Reload(); !errors.Is(err, errStopped) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// One frontend is drained while others go on, and is back with the next reload.
+func TestDrainFrontend(t *testing.T) {
+	one, two := socket(t, "one"), socket(t, "two")
+	d, _ := startDeclared(t, Config{}, `
+frontends: [{name: one, listen: "%s"}, {name: two, listen: "%s"}]
+backends: {b: {endpoints: ["%s"]}}
+routes: [{backend: b}]
+`, one, two, startBackends(t, 1)[0].Addr())
+	other := connectTo(t, d, "two", insecure.NewCredentials())
+	stream := openChat(t, connectTo(t, d, "one", insecure.NewCredentials()))
+
+	drained := make(chan error, 1)
+	go func() { drained <- d.DrainFrontend(callContext(t), "one") }() // ends with the stream
+	for {
+		nc, err := net.Dial("unix", one.Addr)
+		if err != nil {
+			break
+		}
+		_ = nc.Close()
+	}
+	talk(t, stream, "still")
+	if _, err := echo(callContext(t), other); err != nil {
+		t.Errorf("the other frontend: %v", err)
+	}
+	if err := d.DrainFrontend(callContext(t), "one"); err == nil {
+		t.Error("drained twice")
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := result(t, drained); err != nil {
+		t.Errorf("drain = %v", err)
+	}
+	reload(t, d)
+	if _, err := echo(callContext(t), connectTo(t, d, "one", insecure.NewCredentials())); err != nil {
+		t.Errorf("after the reload: %v", err)
+	}
+	if len(d.leaving) != 0 {
+		t.Errorf("%d frontends leave still", len(d.leaving))
 	}
 }

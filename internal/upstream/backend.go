@@ -5,6 +5,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,18 @@ type Config struct {
 	// CA is a PEM file of the authorities of https:// endpoints where Backend.TLS is nil. Default: those
 	// of the system.
 	CA config.File
+	// Authorities tells the contents of the file of authorities apart: endpoints are connected anew where it is another.
+	// Default: the same always.
+	Authorities [sha256.Size]byte
+}
+
+// CAFile returns the file of authorities, empty for those of the system.
+func (c *Config) CAFile() config.File {
+	if c.TLS != nil {
+		return c.TLS.CA
+	}
+
+	return c.CA
 }
 
 // ClientTLS returns how endpoints with TLS are spoken to. What becomes of the files later goes to log.
@@ -280,7 +293,7 @@ func (b *Backend) weights() []weighted {
 	defer b.mu.Unlock()
 	list := make([]weighted, len(b.members))
 	for i, m := range b.members {
-		list[i] = weighted{m.spec, m.weight}
+		list[i] = weighted{m.spec, m.weight()}
 	}
 
 	return list

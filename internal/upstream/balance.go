@@ -27,8 +27,8 @@ func newView(balance config.Balance, key string, members []*member, ring []point
 	v := &view{balance: balance, key: key, members: members}
 	same, sum := true, uint64(0)
 	for _, m := range members {
-		same = same && m.weight == members[0].weight
-		sum += uint64(m.weight)
+		same = same && m.weight() == members[0].weight()
+		sum += uint64(m.weight())
 		v.bounds = append(v.bounds, sum)
 	}
 	if same {
@@ -92,7 +92,7 @@ func leastRequest(members []*member) *member {
 		j++
 	}
 	a, b := members[i], members[j]
-	if b.ep.InFlight()*a.weight < a.ep.InFlight()*b.weight {
+	if b.ep.InFlight()*a.weight() < a.ep.InFlight()*b.weight() {
 		return b
 	}
 
@@ -118,13 +118,13 @@ const (
 func ringOf(members []*member) []point {
 	total := 0
 	for _, m := range members {
-		total += m.weight
+		total += m.weight()
 	}
 	var ring []point
 	for _, m := range members {
-		n := m.weight * pointsEach
+		n := m.weight() * pointsEach
 		if total*pointsEach > maxPoints {
-			n = max(m.weight*maxPoints/total, min(m.weight, 1))
+			n = max(m.weight()*maxPoints/total, min(m.weight(), 1))
 		}
 		h := hashOf(m.name)
 		for range n {

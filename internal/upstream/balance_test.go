@@ -22,7 +22,8 @@ import (
 func membersOf(t testing.TB, weights ...int) []*member {
 	var members []*member
 	for i, w := range weights {
-		m := &member{spec: spec{name: fmt.Sprintf("10.0.0.%d:50051", i)}, weight: w, chosen: w > 0}
+		m := &member{spec: spec{name: fmt.Sprintf("10.0.0.%d:50051", i)}, chosen: w > 0}
+		m.share.Store(int64(w))
 		if t != nil {
 			m.ep = relay.NewEndpoint("unix:absent", relay.EndpointConfig{BackoffBase: time.Hour})
 			t.Cleanup(m.ep.Close)
@@ -53,7 +54,7 @@ func TestRoundRobin(t *testing.T) {
 				got[v.next(start+i)]++
 			}
 			for _, m := range members {
-				want := float64(window*m.weight) / 10
+				want := float64(window*m.weight()) / 10
 				if math.Abs(float64(got[m])-want) > 2 {
 					t.Errorf("%d calls from %d on: %d, want %v give or take 2", window, start, got[m], want)
 				}
@@ -90,7 +91,7 @@ func TestRingHash(t *testing.T) {
 		got[m] += 1.0 / keys
 	}
 	for i, m := range members {
-		if want := float64(m.weight) / 6; math.Abs(got[m]-want) > want/4 {
+		if want := float64(m.weight()) / 6; math.Abs(got[m]-want) > want/4 {
 			t.Errorf("member %d has %.3f of the keys, want %.3f", i, got[m], want)
 		}
 	}

@@ -38,12 +38,13 @@ type member struct {
 	single *relay.Backend // of this endpoint alone
 
 	// Guarded by Backend.mu.
-	weight  int
 	state   relay.State
 	health  Health
 	why     string // it is not healthy
 	subject        // its ejection
 	chosen  bool   // it is in the view
+
+	share atomic.Int64 // of the calls; set with Backend.mu held, read by those who choose
 
 	// Owned by Backend.sweep.
 	sweptSuccesses, sweptFailures uint64
@@ -54,6 +55,9 @@ type member struct {
 	calls, successes, failures atomic.Uint64
 	row                        atomic.Uint32 // failures in a row
 }
+
+// weight returns the member's share of the calls, relative to others.
+func (m *member) weight() int { return int(m.share.Load()) }
 
 // static returns the endpoints that the configuration lists.
 func (c *Config) static() []weighted {
@@ -71,7 +75,7 @@ func (c *Config) static() []weighted {
 
 // sameTransport reports whether endpoints that were connected by c are connected as other says.
 func (c *Config) sameTransport(other *Config) bool {
-	return c.CA == other.CA && reflect.DeepEqual(c.TLS, other.TLS) &&
+	return c.CA == other.CA && c.Authorities == other.Authorities && reflect.DeepEqual(c.TLS, other.TLS) &&
 		c.ConnectTimeout == other.ConnectTimeout && c.Authority == other.Authority &&
 		c.KeepaliveTime == other.KeepaliveTime && c.KeepaliveTimeout == other.KeepaliveTimeout &&
 		c.Breaker.MaxConnections == other.Breaker.MaxConnections && c.Breaker.MaxPending == other.Breaker.MaxPending
@@ -95,7 +99,7 @@ func (b *Backend) setMembers(list []weighted, keep bool) {
 	}
 	b.mu.Lock()
 	for i, m := range members {
-		m.weight = list[i].weight
+		m.share.Store(int64(list[i].weight))
 	}
 	b.members = members
 	b.setEach(members)

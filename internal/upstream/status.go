@@ -63,7 +63,7 @@ func (b *Backend) Endpoints() []EndpointStatus {
 	list := make([]EndpointStatus, len(b.members))
 	for i, m := range b.members {
 		list[i] = EndpointStatus{
-			Name: m.name, Address: m.address, State: m.state, Weight: m.weight, Health: m.health, HealthReason: m.why,
+			Name: m.name, Address: m.address, State: m.state, Weight: m.weight(), Health: m.health, HealthReason: m.why,
 			Ejected: m.until, Calls: m.calls.Load(), Failures: m.failures.Load(), Relay: m.ep,
 		}
 	}

@@ -29,7 +29,7 @@ const (
 // rank returns the rank of m. mu is held.
 func (b *Backend) rank(m *member) rank {
 	switch {
-	case m.weight == 0 || m.health == NotServing:
+	case m.weight() == 0 || m.health == NotServing:
 		return unfit
 	case m.state == relay.Silent || m.state == relay.Ready && m.ejected():
 		return doubtful
