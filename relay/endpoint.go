@@ -47,6 +47,10 @@ type EndpointConfig struct {
 	// address, and NextProtos is set to "h2".
 	TLS *tls.Config
 
+	// CurrentTLS, if set, returns the TLS configuration of the next connection in place of TLS, which must be set too; for
+	// authorities that change.
+	CurrentTLS func() *tls.Config
+
 	// Authority replaces the :authority of the calls; empty leaves the caller's.
 	Authority string
 
@@ -165,6 +169,14 @@ func endpointTLS(base *tls.Config, addr string) *tls.Config {
 
 // Owner returns what the configuration says.
 func (e *Endpoint) Owner() any { return e.cfg.Owner }
+
+// currentTLS returns the configuration of the next handshake.
+func (e *Endpoint) currentTLS() *tls.Config {
+	if e.cfg.CurrentTLS == nil {
+		return e.cfg.TLS
+	}
+	return endpointTLS(e.cfg.CurrentTLS(), e.addr)
+}
 
 // Addr returns the address.
 func (e *Endpoint) Addr() string { return e.addr }
@@ -286,7 +298,7 @@ func (e *Endpoint) connect() (*upConn, error) {
 	u := &upConn{ep: e, scheme: "http"}
 	if e.cfg.TLS != nil {
 		u.scheme = "https"
-		if nc, err = handshake(ctx, nc, e.cfg.TLS); err != nil {
+		if nc, err = handshake(ctx, nc, e.currentTLS()); err != nil {
 			return nil, err
 		}
 	}

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package tlsfiles is certificates, keys and authorities in PEM files, for listeners and towards
-// endpoints. Files of pairs are looked at again at handshakes, at most once a second, so that
+// endpoints. Files of pairs, and of authorities towards endpoints, are looked at again at handshakes, at most once a second, so that
 // what renews them need not tell anyone; one that cannot be loaded then is logged, and the one
 // before stays in use.
 package tlsfiles

@@ -41,14 +41,24 @@ func (c *Config) CAFile() config.File {
 	return c.CA
 }
 
-// ClientTLS returns how endpoints with TLS are spoken to. What becomes of the files later goes to log.
+// ClientTLS returns how endpoints with TLS are spoken to now.
 func (c *Config) ClientTLS(log *slog.Logger) (*tls.Config, error) {
+	client, err := c.client(log)
+	if err != nil {
+		return nil, err
+	}
+
+	return client.Config(), nil
+}
+
+// client returns how endpoints with TLS are spoken to. What becomes of the files later goes to log.
+func (c *Config) client(log *slog.Logger) (*tlsfiles.Client, error) {
 	t := c.TLS
 	if t == nil {
 		t = &config.BackendTLS{CA: c.CA}
 	}
 
-	return tlsfiles.Client(t, log)
+	return tlsfiles.NewClient(t, log)
 }
 
 // Connecting returns how long one attempt to connect may take.
@@ -89,7 +99,7 @@ type Backend struct {
 	changing sync.Mutex // held while the set changes
 	// Guarded by changing.
 	cfg    Config
-	tls    *tls.Config
+	tls    *tlsfiles.Client
 	closed bool
 
 	draining sync.WaitGroup // members on their way out
@@ -150,7 +160,7 @@ func (b *Backend) Update(cfg Config) error {
 	if b.closed {
 		return fmt.Errorf("backend %q: closed", b.name)
 	}
-	t, err := cfg.ClientTLS(b.deps.Log)
+	t, err := cfg.client(b.deps.Log)
 	if err != nil {
 		return fmt.Errorf("backend %q: %w", b.name, err)
 	}

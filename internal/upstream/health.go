@@ -5,8 +5,10 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +35,7 @@ type checks struct {
 
 	interval, timeout time.Duration
 	dial              []grpc.DialOption
+	tls               func() *tls.Config // nil: plaintext
 }
 
 // watchIntervals is for how many intervals one watch goes on.
@@ -47,12 +50,12 @@ func (b *Backend) check(m *member) {
 		interval: or(time.Duration(h.Interval), 5*time.Second),
 		timeout:  or(time.Duration(h.Timeout), time.Second),
 	}
-	creds := insecure.NewCredentials()
 	if m.address.TLS {
-		creds = credentials.NewTLS(named(b.tls, m.serverName))
+		files := b.tls
+		c.tls = func() *tls.Config { return named(files.Config(), m.serverName) }
 	}
 	c.dial = []grpc.DialOption{
-		grpc.WithTransportCredentials(creds), grpc.WithDisableServiceConfig(), grpc.WithNoProxy(), grpc.WithIdleTimeout(0),
+		grpc.WithDisableServiceConfig(), grpc.WithNoProxy(), grpc.WithIdleTimeout(0),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return b.deps.Dial(ctx, m.address.Network, m.address.Addr)
 		}),
@@ -74,7 +77,11 @@ func (c *checks) run() {
 
 // round watches for a while, or checks once.
 func (c *checks) round() {
-	conn, err := grpc.NewClient("passthrough:///"+c.m.address.Addr, c.dial...)
+	creds := insecure.NewCredentials()
+	if c.tls != nil {
+		creds = credentials.NewTLS(c.tls())
+	}
+	conn, err := grpc.NewClient("passthrough:///"+c.m.address.Addr, append(slices.Clip(c.dial), grpc.WithTransportCredentials(creds))...)
 	if err != nil {
 		c.failed(err)
 		return

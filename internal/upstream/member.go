@@ -143,7 +143,9 @@ func (b *Backend) connect(s spec) *member {
 		Owner: m,
 	}
 	if s.address.TLS {
-		cfg.TLS = named(b.tls, s.serverName)
+		files := b.tls
+		cfg.TLS = named(files.Config(), s.serverName)
+		cfg.CurrentTLS = func() *tls.Config { return named(files.Config(), s.serverName) }
 	}
 	addr := s.address.Addr
 	if s.address.Network == "unix" {
