@@ -4,6 +4,7 @@
 package relay
 
 import (
+	"runtime/debug"
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2"
@@ -27,7 +28,7 @@ type Limits struct {
 
 	// Buffer bounds the octets that wait for slow receivers, of all connections of the
 	// server in both directions. A call that would need more ends with RESOURCE_EXHAUSTED.
-	// Default 256 MiB.
+	// Default 256 MiB, but no more than a quarter of the Go memory limit (GOMEMLIMIT).
 	Buffer int64
 
 	// MaxRequestMessage bounds each message of a request, in octets; a larger one ends
@@ -78,7 +79,7 @@ func orNever(v, d time.Duration) time.Duration { return max(0, or(v, d)) }
 
 // withDefaults returns l with every zero field set.
 func (l Limits) withDefaults() Limits {
-	l.Buffer = or(l.Buffer, 256<<20)
+	l.Buffer = or(l.Buffer, defaultBuffer(debug.SetMemoryLimit(-1)))
 	l.MaxConnections = or(l.MaxConnections, defaultConnections(openFiles()))
 	l.MaxConnectionsPerAddress = or(l.MaxConnectionsPerAddress, 100)
 	l.HandshakeTimeout = or(l.HandshakeTimeout, 5*time.Second)
@@ -90,6 +91,10 @@ func (l Limits) withDefaults() Limits {
 	l.MemoryShare = or(l.MemoryShare, 0.9)
 	return l
 }
+
+// defaultBuffer returns the default of Buffer for a Go memory limit: with octets that wait on both sides,
+// half of it is left for all else.
+func defaultBuffer(memory int64) int64 { return min(256<<20, memory/4) }
 
 // defaultConnections returns the default of MaxConnections for a limit of open files; 0: none.
 func defaultConnections(files uint64) int {

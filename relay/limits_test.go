@@ -4,6 +4,7 @@
 package relay
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -25,6 +26,14 @@ func TestLimitsDefaults(t *testing.T) {
 	}
 	if got := (Limits{}).withDefaults(); got != want {
 		t.Errorf("defaults\n got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestDefaultBuffer(t *testing.T) {
+	for memory, want := range map[int64]int64{math.MaxInt64: 256 << 20, 4 << 30: 256 << 20, 256 << 20: 64 << 20} {
+		if got := defaultBuffer(memory); got != want {
+			t.Errorf("with a memory limit of %d the buffer is %d, want %d", memory, got, want)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,8 +83,9 @@ type Server struct {
 // ErrServerClosed is what Serve returns after Shutdown or Close.
 var ErrServerClosed = errors.New("relay: server closed")
 
-// DefaultBuffer is the budget of endpoints that have none of their own: 256 MiB.
-var DefaultBuffer = NewBuffer(256 << 20)
+// DefaultBuffer is the budget of endpoints that have none of their own: 256 MiB, but no more than a quarter of the
+// Go memory limit (GOMEMLIMIT) that the process was started with.
+var DefaultBuffer = NewBuffer(defaultBuffer(debug.SetMemoryLimit(-1)))
 
 // A Buffer is a budget for octets that wait for slow upstreams, shared by endpoints.
 type Buffer struct{ budget *flow.Budget }

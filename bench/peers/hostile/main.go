@@ -33,11 +33,12 @@ const (
 	roleLoad     = "load"
 	roleAttacker = "attacker"
 	roleSink     = "sink"
+	roleCrowd    = "crowd"
 )
 
 func roles() map[string]child.Role {
 	all := proxies.Roles()
-	maps.Copy(all, map[string]child.Role{roleBackend: backendRole, roleLoad: load.Role, roleAttacker: attackerRole, roleSink: sinkRole})
+	maps.Copy(all, map[string]child.Role{roleBackend: backendRole, roleLoad: load.Role, roleAttacker: attackerRole, roleSink: sinkRole, roleCrowd: crowdRole})
 	return all
 }
 
@@ -59,6 +60,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	only := flags.String("only", "", "only attacks whose names match the regular `expression`")
 	duration := flags.Duration("duration", 3*time.Second, "`time` of each measurement")
 	rounds := flags.Int("rounds", 3, "`number` of measurements of each attack; the median is shown")
+	proxy := flags.String("proxy", "relay", "`name` of the proxy: one of those of the benchmark, or direct for none")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -66,7 +68,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m := &measurement{ctx: ctx, out: out, duration: *duration, rounds: *rounds}
+	m := &measurement{ctx: ctx, out: out, duration: *duration, rounds: *rounds, proxy: *proxy}
 	if err := m.attacks(match); err != nil {
 		return err
 	}

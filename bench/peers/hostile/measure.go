@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -80,6 +79,7 @@ type measurement struct {
 	out      io.Writer
 	duration time.Duration
 	rounds   int
+	proxy    string
 }
 
 // parties are the processes of a measurement.
@@ -110,7 +110,7 @@ func (m *measurement) start() (p *parties, err error) {
 		return nil, err
 	}
 	p.trash = s.Addr
-	kind, err := proxies.ByName("relay")
+	kind, err := proxies.ByName(m.proxy)
 	if err != nil {
 		return nil, err
 	}
@@ -213,41 +213,4 @@ func (p *parties) while(o order, d time.Duration) (p99 time.Duration, did deed, 
 		err = serr
 	}
 	return p99, did, err
-}
-
-// memoryLimit is what the relay gets for the overload.
-const memoryLimit = "256MiB"
-
-// overload prints the rate of calls of 64 KiB with as many clients as bring the most, and with five times as many.
-func (m *measurement) overload() error {
-	if err := os.Setenv("GOMEMLIMIT", memoryLimit); err != nil {
-		return err
-	}
-	defer os.Unsetenv("GOMEMLIMIT") //nolint:errcheck // set before
-	fmt.Fprintf(m.out, "\n| GOMEMLIMIT=%s, calls of 64 KiB at once | calls/s | p99 | RSS |\n|---|---|---|---|\n", memoryLimit)
-	for _, connections := range []int{1, 10, 50} {
-		if err := m.crowd(connections); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *measurement) crowd(connections int) error {
-	p, err := m.start()
-	if err != nil {
-		return err
-	}
-	defer p.stop()
-	plan := load.Plan{Addr: p.proxy.Addr, Connections: connections, Streams: 100, Call: load.Call{Size: 64 << 10, Trips: 1}, Join: 1200}
-	if err := p.load.Ask(load.Request{Open: &plan}, nil); err != nil {
-		return err
-	}
-	var r load.Result
-	if err := p.load.Ask(load.Request{Run: m.duration}, &r); err != nil {
-		return fmt.Errorf("%d calls at once: %w", 100*connections, err)
-	}
-	u, err := usage.Of(p.proxy.PID)
-	fmt.Fprintf(m.out, "| %d × 100 | %.0f | %v | %.0f MiB |\n", connections, float64(r.Calls)/r.Wall.Seconds(), r.P99.Round(time.Millisecond), float64(u.RSS)/(1<<20))
-	return err
 }

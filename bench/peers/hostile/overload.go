@@ -1,0 +1,163 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/manifold-grpc/manifold/bench/peers/child"
+	"github.com/manifold-grpc/manifold/bench/peers/usage"
+)
+
+const (
+	// memoryLimit is what the relay gets for the overload.
+	memoryLimit = "256MiB"
+	// crowdSize is the length of the messages.
+	crowdSize = 8 << 10
+	// perConnection is how many calls a connection has at once.
+	perConnection = 100
+)
+
+// crowdPlan is what a crowd does: as many connections with as many calls at once as there may be, for a time.
+type crowdPlan struct {
+	Addr        string
+	Connections int
+	Duration    time.Duration
+}
+
+// crowdResult counts its calls by how they ended.
+type crowdResult struct {
+	Codes map[string]int
+	Wall  time.Duration
+}
+
+// crowdRole is a crowd as a process. A call that was refused is made again after a pause, as clients do.
+func crowdRole(_ json.RawMessage, session *child.Session) error {
+	return session.Serve(nil, func(text json.RawMessage) (any, error) {
+		var p crowdPlan
+		if err := json.Unmarshal(text, &p); err != nil {
+			return nil, err
+		}
+		return p.run()
+	})
+}
+
+func (p crowdPlan) run() (r crowdResult, err error) {
+	r.Codes = map[string]int{}
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	ctx, cancel := context.WithTimeout(context.Background(), p.Duration)
+	defer cancel()
+	begin := time.Now()
+	for range p.Connections {
+		cc, err := grpc.NewClient("passthrough:///"+p.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.ForceCodec(octets{})))
+		if err != nil {
+			return r, err
+		}
+		defer cc.Close() //nolint:errcheck // over either way
+		for range perConnection {
+			running.Go(func() { // ends with ctx
+				mine := callUntil(ctx, cc)
+				mu.Lock()
+				defer mu.Unlock()
+				for code, n := range mine {
+					r.Codes[code.String()] += n
+				}
+			})
+		}
+	}
+	running.Wait()
+	r.Wall = time.Since(begin)
+	return r, nil
+}
+
+// callUntil calls until ctx ends, and counts what came of the calls that ended before.
+func callUntil(ctx context.Context, cc *grpc.ClientConn) map[codes.Code]int {
+	ended := map[codes.Code]int{}
+	req := make([]byte, crowdSize)
+	for ctx.Err() == nil {
+		var res []byte
+		err := cc.Invoke(ctx, "/bench.Peers/Echo", &req, &res)
+		code := status.Code(err)
+		if err == nil && len(res) != len(req) {
+			code = codes.DataLoss
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		ended[code]++
+		if err != nil {
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	return ended
+}
+
+// overload prints what becomes of ever more calls at once. The clients' and the backend's own share of it, which
+// is most on a machine that all parties run on, shows with -proxy direct.
+func (m *measurement) overload() error {
+	if err := os.Setenv("GOMEMLIMIT", memoryLimit); err != nil {
+		return err
+	}
+	defer os.Unsetenv("GOMEMLIMIT") //nolint:errcheck // set before
+	fmt.Fprintf(m.out, "\n| GOMEMLIMIT=%s, calls of 8 KiB at once | calls/s | other ends | RSS of the relay |\n|---|---|---|---|\n", memoryLimit)
+	for _, connections := range []int{1, 2, 10, 50} {
+		if err := m.crowd(connections); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *measurement) crowd(connections int) error {
+	p, err := m.start()
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	var r crowdResult
+	// As a role without a limit of its own: it is not what is measured.
+	limit := os.Getenv("GOMEMLIMIT")
+	if err := os.Unsetenv("GOMEMLIMIT"); err != nil {
+		return err
+	}
+	crowd, err := child.Start(m.ctx, roleCrowd, nil, 2, nil)
+	if rerr := os.Setenv("GOMEMLIMIT", limit); err == nil {
+		err = rerr
+	}
+	if err != nil {
+		return err
+	}
+	defer crowd.Stop()
+	if err := crowd.Ask(crowdPlan{p.proxy.Addr, connections, m.duration}, &r); err != nil {
+		return err
+	}
+	ok := r.Codes[codes.OK.String()]
+	delete(r.Codes, codes.OK.String())
+	var others []string
+	for _, code := range slices.Sorted(maps.Keys(r.Codes)) {
+		others = append(others, fmt.Sprintf("%d %s", r.Codes[code], code))
+	}
+	var u usage.Process
+	if p.proxy.PID != 0 {
+		u, err = usage.Of(p.proxy.PID)
+	}
+	fmt.Fprintf(m.out, "| %d × %d | %.0f | %s | %.0f MiB |\n", connections, perConnection, float64(ok)/r.Wall.Seconds(),
+		strings.Join(others, ", "), float64(u.RSS)/(1<<20))
+	return err
+}
