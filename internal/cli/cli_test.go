@@ -63,7 +63,7 @@ func TestBadCommandLines(t *testing.T) {
 		{"negative delay", append(good, "--drain-delay", "-1s"), []string{"--drain-delay -1s: expected 0 or more"}},
 		{"delay above timeout", append(good, "--drain-delay", "1m"), []string{"--drain-timeout 25s: expected at least --drain-delay, 1m0s"}},
 		{"log level", append(good, "--log-level", "loud"), []string{`--log-level "loud": expected debug, info, warn or error`}},
-		{"log format", append(good, "--log-format", "xml"), []string{`--log-format "xml": expected text or json`}},
+		{"log format", append(good, "--log-format", "xml"), []string{`--log-format "xml": expected text, json or auto`}},
 		{"flags beside a file", []string{"serve", "--config", "x", "--to", "a:1", "--listen", ":1", "--log-level", "loud"}, []string{
 			"--listen beside --config: expected it in the file", "--to beside --config: expected it in the file", `--log-level "loud"`,
 		}},

@@ -32,6 +32,7 @@ type serveFlags struct {
 	to              []string
 	toCA            string
 	tlsCert, tlsKey string
+	admin           string
 	drainDelay      time.Duration
 	drainTimeout    time.Duration
 	watch           bool
@@ -107,6 +108,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.toCA, "to-ca", "", "PEM `file` of the authorities that sign the certificates of https:// endpoints (default: the system's)")
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM `file` of the certificate chain to serve TLS with (default: plaintext)")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM `file` of the certificate's key")
+	flags.StringVar(&f.admin, "admin", "", "`address` of the endpoint for operators, such as 127.0.0.1:9901 (default: none)")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "`time` to go on taking new calls once health is NOT_SERVING")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", defaultDrainTimeout, "`time` in all that a drain may take before calls are cut off")
 	flags.BoolVar(&f.watch, "watch", true, "reload the configuration file when it changes; SIGHUP reloads in either case")
@@ -123,15 +125,17 @@ func (f *serveFlags) daemon(stderr io.Writer) (daemon.Config, error) {
 	listen, listenErr := f.address()
 	endpoints, toErr := f.endpoints()
 	log, logErr := f.log.logger(stderr)
+	admin, adminErr := f.adminEndpoint()
 
 	return daemon.Config{
+		Admin: admin, Level: &f.log.current, Version: version(),
 		Listen:     listen,
 		TLS:        daemon.ServerTLS{CertFile: f.tlsCert, KeyFile: f.tlsKey},
 		Endpoints:  endpoints,
 		CAFile:     f.toCA,
 		DrainDelay: f.drainDelay,
 		Log:        log,
-	}, errors.Join(listenErr, toErr, f.checkTLS(), f.checkDrain(), logErr)
+	}, errors.Join(listenErr, toErr, f.checkTLS(), f.checkDrain(), adminErr, logErr)
 }
 
 // declared is daemon with a file. The flags that it replaces are errors, rather than ignored.
@@ -139,7 +143,7 @@ func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
 	var errs []error
 	for name, given := range map[string]bool{
 		"--listen": f.listen != "", "--to": len(f.to) > 0, "--to-ca": f.toCA != "",
-		"--tls-cert": f.tlsCert != "", "--tls-key": f.tlsKey != "",
+		"--tls-cert": f.tlsCert != "", "--tls-key": f.tlsKey != "", "--admin": f.admin != "",
 	} {
 		if given {
 			errs = append(errs, fmt.Errorf("%s beside --config: expected it in the file", name))
@@ -151,11 +155,31 @@ func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
 		return daemon.Config{}, err
 	}
 	file, err := config.Load(f.config)
+	if err != nil {
+		return daemon.Config{}, badFile(err)
+	}
+	f.log.declare(file.Log)
+	if log, err = f.log.logger(stderr); err != nil {
+		return daemon.Config{}, err
+	}
 
 	return daemon.Config{
+		Level: &f.log.current, Version: version(), FileName: f.config,
 		File: file, Load: func() (*config.Config, error) { return config.Load(f.config) },
 		DrainDelay: f.drainDelay, Log: log,
-	}, badFile(err)
+	}, nil
+}
+
+// adminEndpoint returns that of the flags, or nil.
+func (f *serveFlags) adminEndpoint() (*config.Admin, error) {
+	if f.admin == "" {
+		return nil, nil
+	}
+	if err := config.CheckAdmin(f.admin, false); err != nil {
+		return nil, fmt.Errorf("--admin %q: %w", f.admin, err)
+	}
+
+	return &config.Admin{Listen: f.admin}, nil
 }
 
 func (f *serveFlags) address() (address.Address, error) {

@@ -39,6 +39,7 @@ func (c *checker) check() {
 	for i := range c.config.Routes {
 		c.route(i)
 	}
+	c.operation()
 	c.conflicts()
 	if d := &c.config.Drain; d.Timeout != 0 && d.Timeout < d.Delay && !c.broken["drain"] {
 		c.fail("drain.timeout", "%v, expected at least drain.delay, %v", time.Duration(d.Timeout), time.Duration(d.Delay))

@@ -49,6 +49,13 @@ func ExplainFile(w io.Writer, name string, q Query) error {
 	return err
 }
 
+// Explain returns which route a call takes and why.
+func (c *Config) Explain(q Query) string {
+	p := &parsed{config: *c}
+
+	return p.explain("", q)
+}
+
 // explain returns the answer, a line for each reason.
 func (p *parsed) explain(file string, q Query) string {
 	var b strings.Builder
@@ -86,6 +93,9 @@ func path(q Query) string { return q.Host + "/" + q.Service + "/" + q.Method }
 // where returns the name and place of a route.
 func (p *parsed) where(file string, i int) string {
 	name := fmt.Sprintf("routes[%d]", i)
+	if file == "" {
+		return name
+	}
 	pos := p.at.of(name)
 
 	return fmt.Sprintf("%s (%s:%d:%d)", name, file, pos.line, pos.col)

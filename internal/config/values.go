@@ -137,6 +137,8 @@ var scalars = map[reflect.Type]scalar{
 		parse:    func(s string) (any, error) { return oneOf(Overflow(s), Wait, Drop) },
 		expected: "wait or drop", enum: []string{string(Wait), string(Drop)},
 	},
+	reflect.TypeFor[LogLevel]():  wordOf[LogLevel](logLevels),
+	reflect.TypeFor[LogFormat](): wordOf[LogFormat](logFormats),
 	// The errors of package address say what they expected.
 	reflect.TypeFor[address.Address](): {
 		parse:    func(s string) (any, error) { return address.ParseListen(s) },

@@ -49,6 +49,12 @@ type Config struct {
 	// Sockets are those that systemd has opened, by their names, for frontends that listen there. The daemon listens on copies
 	// and closes none of them. Default: none.
 	Sockets map[string][]*os.File
+	// Admin is the endpoint for operators. With File it has to be in the file. Default: none.
+	Admin *config.Admin
+	// Level is the level of Log, for the admin endpoint to show and change. Default: one that changes nothing.
+	Level *slog.LevelVar
+	// Version and FileName are for people.
+	Version, FileName string
 	// Log gets what an operator should know. Default: nothing is logged.
 	Log *slog.Logger
 }

@@ -21,11 +21,13 @@ import (
 // goroutine after Start.
 type Daemon struct {
 	// Immutable after New.
-	cfg    Config
-	log    *slog.Logger
-	health *health
-	first  *plan         // for Start
-	done   chan struct{} // closed when the daemon serves no longer as it should
+	cfg      Config
+	log      *slog.Logger
+	health   *health
+	observer *observer // nil: nothing is watched
+	started  time.Time
+	first    *plan         // for Start
+	done     chan struct{} // closed when the daemon serves no longer as it should
 
 	// Immutable after Start.
 	local *localServices // what the daemon answers itself
@@ -70,7 +72,10 @@ func New(cfg Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, log: cfg.Log, health: newHealth(), first: p, done: make(chan struct{})}
+	if cfg.Level == nil {
+		cfg.Level = new(slog.LevelVar)
+	}
+	d := &Daemon{cfg: cfg, log: cfg.Log, health: newHealth(), started: time.Now(), first: p, done: make(chan struct{})}
 	d.world.Store(&world{plan: &plan{}})
 	d.retired, d.cut = context.WithCancel(context.Background())
 
@@ -88,16 +93,31 @@ func (d *Daemon) Start() error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 
-	d.local = openHealth(d.registerLocal)
-	if err := d.change(d.first); err != nil {
-		d.local.close()
+	var err error
+	if d.observer, err = newObserver(&d.cfg); err != nil {
 		d.cut()
 		return err
+	}
+	d.local = openHealth(d.registerLocal)
+	if err := d.observer.start(d); err != nil {
+		return d.unstart(err)
+	}
+	if err := d.change(d.first); err != nil {
+		return d.unstart(err)
 	}
 	d.first = nil
 	d.note(nil)
 
 	return nil
+}
+
+// unstart closes what a start has opened that failed.
+func (d *Daemon) unstart(err error) error {
+	d.observer.close()
+	d.local.close()
+	d.cut()
+
+	return err
 }
 
 // serve runs until a frontend's listeners end, and keeps the reason for Shutdown.
@@ -195,6 +215,7 @@ func (d *Daemon) Shutdown(ctx context.Context) error {
 	d.retiring.Wait()
 	d.world.Load().abandon(&world{})
 	d.local.close()
+	d.observer.close()
 	d.end(nil)
 	err = joined([]error{d.serveErr, err})
 	if err == nil {

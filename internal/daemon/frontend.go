@@ -58,6 +58,7 @@ func (d *Daemon) openFrontend(p *frontendPlan) (*frontend, error) {
 		TLS:          s.TLS,
 		ForwardedFor: s.ForwardedFor, TrustedClient: s.TrustedClient, Preamble: s.Preamble,
 		Limits: s.Limits,
+		Hooks:  d.observer.hooks(p.name),
 	}
 
 	return f, nil
@@ -98,7 +99,7 @@ func (p *frontendPlan) trusts(other *frontendPlan) bool {
 // resumption of sessions.
 func (f *frontend) update(p *frontendPlan, log *slog.Logger) {
 	if f.plan.equal(p) {
-		p.tls = f.plan.tls
+		p.tls, p.pairs = f.plan.tls, f.plan.pairs
 		f.plan = p
 		return
 	}
@@ -115,8 +116,8 @@ func (f *frontend) update(p *frontendPlan, log *slog.Logger) {
 }
 
 // route has calls go by w from now on.
-func (f *frontend) route(w *world, health *relay.Backend) {
-	f.router.Store(&router{frontend: f.plan, table: w.table, routes: w.routed, health: health})
+func (f *frontend) route(w *world, health *relay.Backend, o *observer) {
+	f.router.Store(&router{frontend: f.plan, table: w.table, routes: w.routed, health: health, cells: o.cells(f.plan.name, w)})
 }
 
 // serve runs until the listeners are closed. Its error is nil after a drain, and else what was wrong

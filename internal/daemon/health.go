@@ -34,6 +34,9 @@ func newHealth() *health { return &health{draining: make(chan struct{})} }
 // drain turns the answer to NOT_SERVING, for good, and ends all watches with it.
 func (h *health) drain() { h.once.Do(func() { close(h.draining) }) }
 
+// drains reports whether drain was called.
+func (h *health) drains() bool { return h.status() != healthpb.HealthCheckResponse_SERVING }
+
 // status returns the status of now; it never goes back to SERVING.
 func (h *health) status() healthpb.HealthCheckResponse_ServingStatus {
 	select {

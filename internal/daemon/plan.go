@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/metrics"
 	"github.com/manifold-grpc/manifold/internal/route"
+	"github.com/manifold-grpc/manifold/internal/tlsfiles"
 	"github.com/manifold-grpc/manifold/internal/upstream"
 	"github.com/manifold-grpc/manifold/proxy/splice"
 	"github.com/manifold-grpc/manifold/relay"
@@ -28,7 +30,9 @@ type plan struct {
 	frontends []frontendPlan
 	backends  map[string]*backendPlan
 	routes    []routePlan
-	table     *route.Table // of routes, by index
+	table     *route.Table    // of routes, by index
+	file      *config.Config  // nil for flags
+	methods   metrics.Methods // that have names in metrics
 	log       *slog.Logger
 
 	drainDelay   time.Duration // before a drain, in which new calls are still taken
@@ -42,8 +46,9 @@ type frontendPlan struct {
 	name         string
 	listen       Address
 	tls          *tls.Config // nil is plaintext
-	guarded      bool        // services that tell too much need a route that names them
-	identified   bool        // clients have certificates
+	pairs        *tlsfiles.Pairs
+	guarded      bool // services that tell too much need a route that names them
+	identified   bool // clients have certificates
 	forwardedFor bool
 	trusted      []config.Peer
 	proxies      []config.Peer // who sends a header of the PROXY protocol; empty for nobody
@@ -96,7 +101,7 @@ func (c *Config) plan() (*plan, error) {
 
 // planOfFlags returns the plan of a configuration without a file.
 func planOfFlags(cfg *Config) (*plan, error) {
-	server, serverErr := cfg.TLS.load(cfg.Log)
+	server, pairs, serverErr := cfg.TLS.load(cfg.Log)
 	c := upstream.Config{CA: config.File(cfg.CAFile)}
 	for _, e := range cfg.Endpoints {
 		c.Endpoints = append(c.Endpoints, config.NamedEndpoint{Name: e.String(), Endpoint: e})
@@ -106,7 +111,7 @@ func planOfFlags(cfg *Config) (*plan, error) {
 		return nil, err
 	}
 	p := &plan{
-		frontends: []frontendPlan{{name: defaultName, listen: cfg.Listen, tls: server}},
+		frontends: []frontendPlan{{name: defaultName, listen: cfg.Listen, tls: server, pairs: pairs}},
 		backends:  map[string]*backendPlan{defaultName: backend},
 		routes:    []routePlan{{Route: config.Route{Backend: config.Targets{{Name: defaultName, Weight: 1}}}}},
 	}
@@ -128,10 +133,14 @@ func planOfFlags(cfg *Config) (*plan, error) {
 // planOfFile returns the plan of a file that package config has checked.
 func planOfFile(file *config.Config, log *slog.Logger) (*plan, error) {
 	p := &plan{
+		file:       file,
 		backends:   map[string]*backendPlan{},
 		drainDelay: time.Duration(file.Drain.Delay), drainTimeout: time.Duration(file.Drain.Timeout), removed: time.Duration(file.Drain.Removed),
 	}
 	var errs []error
+	var err error
+	p.methods, err = methodsOf(file.Metrics.Descriptors, log)
+	errs = append(errs, err)
 	for i := range file.Frontends {
 		f, err := planFrontend(&file.Frontends[i], log)
 		errs = append(errs, err)
@@ -167,7 +176,7 @@ func planFrontend(f *config.Frontend, log *slog.Logger) (frontendPlan, error) {
 	}
 	p.guarded, p.identified = true, f.TLS.ClientCA != ""
 	var err error
-	if p.tls, err = serverTLS(f.TLS, log); err != nil {
+	if p.tls, p.pairs, err = serverTLS(f.TLS, log); err != nil {
 		err = fmt.Errorf("frontend %q: %w", f.Name, err)
 	}
 

@@ -71,6 +71,7 @@ func (d *Daemon) Reload() error {
 	if d.closed {
 		return errStopped
 	}
+	d.observer.reopen()
 	err := d.reload()
 	d.note(err)
 
@@ -184,9 +185,10 @@ func (d *Daemon) prepare(p *plan, old *world, frontends []*frontend) (*world, er
 
 // swap puts a world in use: from here on nothing can fail.
 func (d *Daemon) swap(w *world, frontends, opened []*frontend) {
+	d.observer.renew()
 	for i, f := range frontends {
 		f.update(&w.plan.frontends[i], d.log)
-		f.route(w, d.local.backend)
+		f.route(w, d.local.backend, d.observer)
 	}
 	var removed []*frontend
 	for _, f := range d.running() {
@@ -196,7 +198,7 @@ func (d *Daemon) swap(w *world, frontends, opened []*frontend) {
 	}
 	d.leaving = append(d.leaving, removed...)
 	for _, f := range d.leaving {
-		f.route(w, d.local.backend) // backends of before may close
+		f.route(w, d.local.backend, d.observer) // backends of before may close
 	}
 	d.world.Store(w)
 	d.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/metrics"
 	"github.com/manifold-grpc/manifold/internal/route"
 	"github.com/manifold-grpc/manifold/relay"
 )
@@ -20,7 +21,8 @@ type router struct {
 	frontend *frontendPlan
 	table    *route.Table
 	routes   []*pathRoute
-	health   *relay.Backend // the daemon's own
+	health   *relay.Backend     // the daemon's own
+	cells    [][]*metrics.Route // see observer.cells
 }
 
 // pathRoute is a route on the data path.
@@ -41,20 +43,20 @@ type choice struct {
 // goldenRatio is 2^64 over the golden ratio.
 const goldenRatio = 0x9e3779b97f4a7c15
 
-// next returns the backend of the next call.
-func (c *choice) next() *relay.Backend {
+// next returns the place of the next call's backend.
+func (c *choice) next() int {
 	if len(c.backends) == 1 {
-		return c.backends[0]
+		return 0
 	}
 	total := c.bounds[len(c.bounds)-1]
 	point := (c.turn.Add(1) * goldenRatio >> 32) * total >> 32
 	for i, bound := range c.bounds {
 		if point < bound {
-			return c.backends[i]
+			return i
 		}
 	}
 
-	return c.backends[len(c.backends)-1]
+	return len(c.backends) - 1
 }
 
 // take is the relay's Route function.
@@ -76,7 +78,7 @@ func (r *router) take(c *relay.Call) {
 	case r.frontend.guarded && config.Guarded(service) && !r.routes[i].Match.Names():
 		reject(c, codes.Unimplemented, "manifold: "+service+" is denied here, expected a route that names it", reasonDenied)
 	default:
-		r.follow(c, r.routes[i])
+		r.follow(c, i)
 	}
 }
 
@@ -91,7 +93,13 @@ func reject(c *relay.Call, code codes.Code, message, reason string) {
 }
 
 // follow sends a call where its route says.
-func (r *router) follow(c *relay.Call, to *pathRoute) {
+func (r *router) follow(c *relay.Call, i int) {
+	to := r.routes[i]
+	place := 0
+	if len(to.choice.backends) > 0 {
+		place = to.choice.next()
+	}
+	r.observe(c, i, place)
 	switch to.Deny {
 	case config.Unimplemented:
 		reject(c, codes.Unimplemented, "manifold: "+c.Path()+" is denied", reasonDenied)
@@ -121,7 +129,7 @@ func (r *router) follow(c *relay.Call, to *pathRoute) {
 		to.fan.send(c, targets)
 		return
 	}
-	c.Forward(to.choice.next())
+	c.Forward(to.choice.backends[place])
 }
 
 // change makes a route's changes to the headers of a request.

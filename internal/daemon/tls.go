@@ -15,9 +15,9 @@ import (
 var nextProtos = []string{"h2"}
 
 // load returns the listener's configuration, nil for plaintext.
-func (s ServerTLS) load(log *slog.Logger) (*tls.Config, error) {
+func (s ServerTLS) load(log *slog.Logger) (*tls.Config, *tlsfiles.Pairs, error) {
 	if s == (ServerTLS{}) {
-		return nil, nil
+		return nil, nil, nil
 	}
 
 	return serverTLS(&config.FrontendTLS{
@@ -25,19 +25,19 @@ func (s ServerTLS) load(log *slog.Logger) (*tls.Config, error) {
 	}, log)
 }
 
-// serverTLS returns the configuration of a listener.
-func serverTLS(t *config.FrontendTLS, log *slog.Logger) (*tls.Config, error) {
+// serverTLS returns the configuration of a listener, and the certificates it shows.
+func serverTLS(t *config.FrontendTLS, log *slog.Logger) (*tls.Config, *tlsfiles.Pairs, error) {
 	pairs, err := tlsfiles.LoadPairs(t.Certificates, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: nextProtos, GetCertificate: pairs.ForClient}
 	if t.ClientCA != "" {
 		if c.ClientCAs, err = tlsfiles.LoadPool(string(t.ClientCA)); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		c.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 
-	return c, nil
+	return c, pairs, nil
 }

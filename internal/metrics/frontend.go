@@ -124,3 +124,14 @@ func (t *tally) counts() map[string]uint64 {
 
 	return m
 }
+
+// FrontendCounts is what a Frontend has counted.
+type FrontendCounts struct {
+	Accepted                    uint64
+	Rejected, Reasons, Glitches map[string]uint64
+}
+
+// Counts returns what was counted so far.
+func (f *Frontend) Counts() FrontendCounts {
+	return FrontendCounts{f.opened.Load(), f.rejected.counts(), f.reasons.counts(), f.glitches.counts()}
+}

@@ -86,8 +86,8 @@ func (t *totals) add(c *Cell) {
 func (h *History) Sample(now time.Time) {
 	sums := map[Group]*totals{Total: {at: now}}
 	for _, c := range h.registry.list() {
-		for _, g := range [...]Group{Total, {Frontend: c.Frontend}, {Route: c.Route}, {Backend: c.Backend}} {
-			if g == Total && c.Frontend == "" {
+		for i, g := range [...]Group{Total, {Frontend: c.Frontend}, {Route: c.Route}, {Backend: c.Backend}} {
+			if i > 0 && g == Total { // a call without a route or a backend
 				continue
 			}
 			t := sums[g]

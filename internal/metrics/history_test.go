@@ -78,6 +78,17 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// A call that has neither a route nor a backend counts once.
+func TestHistoryUnrouted(t *testing.T) {
+	var r metrics.Registry
+	call(r.Frontend("f").Unrouted(), relay.CallStats{Code: codes.Unimplemented})
+	h := metrics.NewHistory(&r)
+	h.Sample(time.Now())
+	if a := h.Activity(metrics.Total, 0); a.Calls != 1 {
+		t.Errorf("%d calls", a.Calls)
+	}
+}
+
 // Numbers survive JSON, and those that are none too.
 func TestNumbers(t *testing.T) {
 	in := status.Activity{Rate: 123456.789, P50: 0.000123456, P99: status.NaN(), History: []status.Point{{Rate: 5, P50: float32(math.NaN())}}}

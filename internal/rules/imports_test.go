@@ -101,7 +101,7 @@ var layers = []layer{
 	},
 	{
 		dir:   "internal/daemon",
-		allow: []string{"./fanout", "./internal/address", "./internal/config", "./internal/methodkind", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/splice", "./relay", grpc, proxyproto},
+		allow: []string{"./fanout", "./internal/accesslog", "./internal/address", "./internal/admin", "./internal/config", "./internal/methodkind", "./internal/metrics", "./internal/status", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/splice", "./relay", grpc, protobuf, proxyproto},
 		tests: []string{"./proxy", "./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
 	},
 	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/sample/..."}},
@@ -127,6 +127,7 @@ var layers = []layer{
 		allow: []string{"./relay", grpcCodes},
 		tests: []string{"./internal/accesslog", "./fanout", "./internal/memnet", "./internal/rawpeer", goleak, grpcStatus, http2},
 	},
+	{dir: "internal/admin", allow: []string{"./internal/status"}, tests: []string{"./internal/admin"}},
 	{dir: "internal/status"},
 	{dir: "internal/nonblock", tests: []string{goleak}},
 	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/tlsconn", "./internal/certtest", "./internal/memnet", goleak}},

@@ -86,6 +86,9 @@ func stampOf(f config.Certificate) stamp {
 	return stamp{cert.ModTime(), key.ModTime(), cert.Size(), key.Size()}
 }
 
+// File returns the name of a pair's certificate file.
+func (c *Pairs) File(i int) string { return string(c.files[i].Cert) }
+
 // Current returns the pairs, after a look at the files if it is time.
 func (c *Pairs) Current() []*tls.Certificate {
 	c.mu.Lock()

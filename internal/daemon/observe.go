@@ -1,0 +1,260 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/manifold-grpc/manifold/internal/accesslog"
+	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/metrics"
+	"github.com/manifold-grpc/manifold/relay"
+)
+
+// An observer has what watches calls, for the daemon's whole life: worlds come and go, counts stay. Where
+// neither an admin endpoint nor an access log is configured there is none, and calls are not watched at all. A nil observer
+// observes nothing.
+type observer struct {
+	registry metrics.Registry
+	history  *metrics.History
+	access   *accesslog.Logger // nil: none
+	progress time.Duration
+	admin    *adminServer // nil: none
+
+	stop    chan struct{} // ends sample
+	stopped sync.WaitGroup
+	rates   endpointRates
+}
+
+// newObserver returns what cfg asks for, with the access log open.
+func newObserver(cfg *Config) (*observer, error) {
+	file := cfg.File
+	if file == nil {
+		file = &config.Config{Admin: cfg.Admin}
+	}
+	if file.Admin == nil && file.AccessLog == nil {
+		return nil, nil
+	}
+	o := &observer{stop: make(chan struct{})}
+	o.history = metrics.NewHistory(&o.registry)
+	if l := file.AccessLog; l != nil {
+		c := accesslog.Config{Path: l.Path, Log: cfg.Log}
+		if l.Path == "stdout" {
+			c.Path = ""
+		}
+		w, err := accesslog.Open(c)
+		if err != nil {
+			return nil, fmt.Errorf("access log: %w", err)
+		}
+		o.access = &accesslog.Logger{Writer: w, Headers: l.Headers}
+		o.progress = time.Duration(l.Progress)
+	}
+
+	return o, nil
+}
+
+// start begins to take samples for the history and opens the admin endpoint.
+func (o *observer) start(d *Daemon) error {
+	if o == nil {
+		return nil
+	}
+	a := d.cfg.Admin
+	if d.cfg.File != nil {
+		a = d.cfg.File.Admin
+	}
+	if a == nil {
+		return nil
+	}
+	var err error
+	if o.admin, err = d.openAdmin(a); err != nil {
+		return err
+	}
+	o.stopped.Add(1)
+	go o.sample(d) // until close
+
+	return nil
+}
+
+// sample takes a sample each second.
+func (o *observer) sample(d *Daemon) {
+	defer o.stopped.Done()
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		o.history.Sample(time.Now())
+		o.rates.sample(time.Now(), d.world.Load())
+		select {
+		case <-t.C:
+		case <-o.stop:
+			return
+		}
+	}
+}
+
+// close ends everything.
+func (o *observer) close() {
+	if o == nil {
+		return
+	}
+	close(o.stop)
+	o.stopped.Wait()
+	if o.admin != nil {
+		o.admin.close()
+	}
+	if o.access != nil {
+		o.access.Writer.Close()
+	}
+}
+
+// reopen has the access log's file opened again.
+func (o *observer) reopen() {
+	if o != nil && o.access != nil {
+		o.access.Writer.Reopen()
+	}
+}
+
+// renew comes before the routes of a new world: what only worlds before the last had is forgotten.
+func (o *observer) renew() {
+	if o != nil {
+		o.registry.Sweep()
+		o.registry.Begin()
+	}
+}
+
+// hooks returns those of a frontend's server.
+func (o *observer) hooks(frontend string) relay.Hooks {
+	if o == nil {
+		return relay.Hooks{}
+	}
+	f := &frontendObserver{observer: o, counts: o.registry.Frontend(frontend)}
+	h := relay.Hooks{
+		ConnOpened: f.counts.ConnOpened, ConnClosed: f.counts.ConnClosed, ConnRejected: f.counts.ConnRejected, Glitch: f.counts.Glitch,
+		CallEnded: f.callEnded, AttemptOpening: attemptOpening, AttemptRetried: attemptRetried,
+	}
+	if o.access != nil {
+		h.FirstResponse = true
+		if o.progress >= 0 {
+			h.CallProgress, h.ProgressEvery = f.callProgress, o.progress
+		}
+	}
+
+	return h
+}
+
+// frontendObserver watches the calls of a frontend.
+type frontendObserver struct {
+	*observer
+	counts *metrics.Frontend
+}
+
+// cellOf returns the cell that the router gave a call, or nil.
+func cellOf(c *relay.Call) *metrics.Cell {
+	cell, _ := c.Tag().(*metrics.Cell)
+
+	return cell
+}
+
+func (f *frontendObserver) callEnded(c *relay.Call, s relay.CallStats) {
+	cell := cellOf(c)
+	if cell == nil { // refused before it had a route, or answered by the daemon itself
+		cell = f.counts.Unrouted()
+		cell.Start()
+	}
+	cell.End(&s)
+	if s.Reason != "" {
+		f.counts.Failed(s.Reason)
+	}
+	if f.access != nil {
+		f.access.Log(accesslog.End, c, &s, whereOf(cell))
+	}
+}
+
+func (f *frontendObserver) callProgress(c *relay.Call, s relay.CallStats) {
+	cell := cellOf(c)
+	if cell == nil {
+		cell = f.counts.Unrouted()
+	}
+	f.access.Log(accesslog.Progress, c, &s, whereOf(cell))
+}
+
+func whereOf(c *metrics.Cell) accesslog.Where {
+	return accesslog.Where{Frontend: c.Frontend, Route: c.Route, Backend: c.Backend}
+}
+
+func attemptOpening(c *relay.Call, _ int) {
+	if cell := cellOf(c); cell != nil {
+		cell.Attempt()
+	}
+}
+
+func attemptRetried(c *relay.Call, a relay.AttemptStats, start time.Time) {
+	if cell := cellOf(c); cell != nil {
+		cell.Retried(a.Code, time.Since(start))
+	}
+}
+
+// cells returns where the calls of a frontend are counted, by route and by the place of the backend among
+// the route's; nil where they are not.
+func (o *observer) cells(frontend string, w *world) [][]*metrics.Route {
+	if o == nil {
+		return nil
+	}
+	o.registry.Frontend(frontend) // is in this world too
+	cells := make([][]*metrics.Route, len(w.routes))
+	for i := range w.routes {
+		r := &w.routes[i]
+		p := metrics.Pattern{Service: r.Match.Service, Method: r.Match.Method}
+		for _, backend := range backendsOf(r) {
+			cells[i] = append(cells[i], o.registry.Route(frontend, routeName(i), backend, p, w.methods))
+		}
+	}
+
+	return cells
+}
+
+func routeName(i int) string { return fmt.Sprintf("routes[%d]", i) }
+
+// backendsOf returns the names of a route's backends; one, empty, for a route that denies.
+func backendsOf(r *routePlan) []string {
+	switch {
+	case r.FanOut != nil && r.FanOut.Backend != "":
+		return []string{r.FanOut.Backend}
+	case r.FanOut != nil, len(r.Backend) == 0:
+		return []string{""}
+	}
+	var names []string
+	for _, t := range r.Backend {
+		names = append(names, t.Name)
+	}
+
+	return names
+}
+
+// observe counts the start of a call that takes a route, to the backend at a place among the route's.
+func (r *router) observe(c *relay.Call, route, backend int) {
+	if r.cells == nil {
+		return
+	}
+	cell := r.cells[route][backend].Cell(c.Path())
+	cell.Start()
+	c.SetTag(cell)
+}
+
+// methodsOf reads the methods of descriptor sets.
+func methodsOf(files []config.File, log *slog.Logger) (metrics.Methods, error) {
+	methods := metrics.Methods{}
+	for _, f := range files {
+		if err := readDescriptors(string(f), methods); err != nil {
+			return nil, fmt.Errorf("metrics.descriptors: %w", err)
+		}
+	}
+	if len(methods) > 0 {
+		log.Debug("methods named in metrics", "methods", len(methods))
+	}
+
+	return methods, nil
+}
