@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/manifold-grpc/manifold/fanout"
 	"github.com/manifold-grpc/manifold/internal/h2"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
@@ -242,7 +243,10 @@ func (t *fanTarget) tell(b *h2.Batch) (inAnswer, veto bool) {
 		t.arrive()
 		return false, false
 	}
-	t.answer, t.answered = t.answer[:0], false
+	// Half an answer must not look like a whole one. Best effort has always had it, with the failure behind it.
+	if t.f.cfg.Policy != fanout.BestEffort() || t.phase != phaseComplete {
+		t.answer, t.answered = t.answer[:0], false
+	}
 	a := t.target().Annotator
 	if a == nil {
 		return false, true

@@ -38,7 +38,7 @@ func TestFanUnary(t *testing.T) {
 			"a:complete:OK b:complete:OK c:complete:OK"},
 		{"all with a bad one", fanout.All(), []grpc.StreamHandler{good, bad, good}, "", codes.NotFound,
 			"fanout: policy all: 1 of 3 targets failed: b: NotFound: on demand", "a:complete:OK b:complete:NotFound c:complete:OK"},
-		{"best effort tells in the answer", fanout.BestEffort(), []grpc.StreamHandler{good, bad, late}, "<a:m><b!NotFound><c!Aborted>", codes.OK, "",
+		{"best effort tells in the answer", fanout.BestEffort(), []grpc.StreamHandler{good, bad, late}, "<a:m><b!NotFound><c:half><c!Aborted>", codes.OK, "",
 			"a:complete:OK b:complete:NotFound c:complete:Aborted"},
 		{"best effort, all failed and told", fanout.BestEffort(), []grpc.StreamHandler{bad, bad}, "<a!NotFound><b!NotFound>", codes.OK, "",
 			"a:complete:NotFound b:complete:NotFound"},
