@@ -76,7 +76,7 @@ var layers = []layer{
 	{
 		dir:   "relay/...",
 		allow: []string{"./relay/...", "./fanout", "./fanout/fanoutpb", "./internal/h2/...", "./internal/memnet", "./internal/tlsconn", grpcCodes, grpcMetadata, grpcStatus, rpcProtos, protobuf},
-		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/rawpeer", "./internal/sample/...", goleak, grpc, hpack, http2},
+		tests: []string{"./proxy/...", "./internal/certtest", "./internal/memnet", "./internal/rawpeer", "./internal/sample/...", goleak, grpc, hpack, http2},
 	},
 	{
 		dir:   "internal/h2/...",
