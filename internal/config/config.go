@@ -81,7 +81,7 @@ type Limits struct {
 	Buffer                   Size    `yaml:"buffer" doc:"Bytes that may wait for slow clients, of all connections together." default:"256MiB"`
 	MaxConnections           Count   `yaml:"max_connections" doc:"Connections at once." default:"10000, at most half of the open files allowed"`
 	MaxConnectionsPerAddress Count   `yaml:"max_connections_per_address" doc:"Connections at once from one public address." default:"100"`
-	HandshakeTimeout         Time    `yaml:"handshake_timeout" doc:"Time for a TLS handshake." default:"5s"`
+	HandshakeTimeout         Time    `yaml:"handshake_timeout" doc:"Time for a TLS handshake, and for the header of the PROXY protocol before it." default:"5s"`
 	SettingsTimeout          Time    `yaml:"settings_timeout" doc:"Time to the first HTTP/2 frame." default:"10s"`
 	IdleTimeout              OrNever `yaml:"idle_timeout" doc:"Time after which a connection without calls is closed." default:"5m"`
 	MaxAge                   OrNever `yaml:"max_age" doc:"Age at which a connection is drained, give or take a tenth." default:"1h"`

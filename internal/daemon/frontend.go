@@ -52,7 +52,7 @@ func (d *Daemon) openFrontend(p *frontendPlan) (*frontend, error) {
 	if f.lis, err = d.listen(p); err != nil {
 		return nil, err
 	}
-	s := p.settings()
+	s := p.settings(d.log)
 	f.server = &relay.Server{
 		Route:        func(c *relay.Call) { f.router.Load().take(c) },
 		TLS:          s.TLS,
@@ -65,13 +65,13 @@ func (d *Daemon) openFrontend(p *frontendPlan) (*frontend, error) {
 }
 
 // settings are those of a server.
-func (p *frontendPlan) settings() relay.Settings {
+func (p *frontendPlan) settings(log *slog.Logger) relay.Settings {
 	s := relay.Settings{TLS: p.tls, ForwardedFor: p.forwardedFor, Limits: p.limits}
 	if len(p.trusted) > 0 {
 		s.TrustedClient = func(addr net.Addr) bool { return anyIs(p.trusted, addr) }
 	}
 	if len(p.proxies) > 0 {
-		s.Preamble = proxyHeader(p.proxies)
+		s.Preamble = proxyHeader(p.proxies, p.name, log)
 	}
 
 	return s
@@ -108,7 +108,7 @@ func (f *frontend) update(p *frontendPlan, log *slog.Logger) {
 			log.Error("mode of a Unix socket stays", "frontend", p.name, "error", err)
 		}
 	}
-	f.server.Update(p.settings())
+	f.server.Update(p.settings(log))
 	if !f.plan.trusts(p) {
 		f.server.Renew()
 	}

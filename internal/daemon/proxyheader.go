@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 
 	"github.com/pires/go-proxyproto"
@@ -19,18 +20,33 @@ import (
 
 // proxyHeader returns a relay.Server's Preamble that reads a header of the PROXY protocol, version 1 or 2, from peers
 // that are trusted to send one, and refuses all others: who could send a header from anywhere could be anyone.
-func proxyHeader(trusted []config.Peer) func(net.Conn) (net.Addr, error) {
-	return func(nc net.Conn) (net.Addr, error) {
+// Why a connection is refused goes to log, at the level of debugging: anybody can bring it about.
+func proxyHeader(trusted []config.Peer, frontend string, log *slog.Logger) func(net.Conn) (net.Addr, error) {
+	return func(nc net.Conn) (client net.Addr, err error) {
 		if !anyIs(trusted, nc.RemoteAddr()) {
-			return nil, errors.New("PROXY protocol: sender is not trusted")
+			err = errUntrusted
+		} else {
+			client, err = takeProxyHeader(nc)
 		}
-		header, err := readProxyHeader(nc)
 		if err != nil {
-			return nil, fmt.Errorf("PROXY protocol: %w", err)
+			err = fmt.Errorf("PROXY protocol: %w", err)
+			log.Debug("connection refused", "frontend", frontend, "sender", nc.RemoteAddr(), "error", err)
 		}
 
-		return clientOf(header)
+		return client, err
 	}
+}
+
+var errUntrusted = errors.New("sender is not one of proxy_protocol")
+
+// takeProxyHeader reads a header and returns the client of which it speaks, or nil.
+func takeProxyHeader(nc net.Conn) (net.Addr, error) {
+	header, err := readProxyHeader(nc)
+	if err != nil {
+		return nil, err
+	}
+
+	return clientOf(header)
 }
 
 func anyIs(peers []config.Peer, addr net.Addr) bool {

@@ -24,8 +24,8 @@ import (
 // firstTries is how long the start, or a reload, may wait for endpoints.
 const firstTries = time.Second
 
-// A world is all that calls are routed by. Once in use it does not change: a reload makes another. Backends and
-// local services that both have are the same in both, with their connections.
+// A world is all that calls are routed by. Once in use it does not change: a reload makes another. Backends
+// that both have are the same in both, with their connections.
 type world struct {
 	*plan
 	routed    []*pathRoute // of plan.routes, by index
