@@ -23,7 +23,7 @@ type Hooks struct {
 	ConnRejected func(remote net.Addr, reason string)
 
 	// Glitch tells of a frame of a client that is allowed but useless, by its kind: a short stable name
-	// such as "ping" or "empty_data". In masses such frames end the connection.
+	// such as "priority" or "empty_data"; not of WINDOW_UPDATE, PING and acknowledged SETTINGS. In masses such frames end the connection.
 	Glitch func(kind string)
 
 	// CallEnded tells of the end of a call.

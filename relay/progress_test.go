@@ -4,6 +4,7 @@
 package relay_test
 
 import (
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -114,20 +115,26 @@ func TestFirstResponse(t *testing.T) {
 	})
 }
 
-// Useless frames are told of by their kind; WINDOW_UPDATE is none.
+// Useless frames are told of by their kind; WINDOW_UPDATE and PING are none.
 func TestGlitchHook(t *testing.T) {
-	kinds := make(chan string, 100)
+	kinds, closed := make(chan string, 100), make(chan struct{}, 1)
 	r := start(t, rigConfig{server: func(s *relay.Server) {
+		s.Hooks.ConnClosed = func(net.Addr, error) { closed <- struct{}{} }
 		s.Hooks.Glitch = func(kind string) { kinds <- kind }
 	}})
 	p := rawDial(t, r.addr)
 	check(t, p.Frame(http2.FrameWindowUpdate, 0, 0, []byte{0, 0, 0, 1}))
 	check(t, p.Frame(http2.FramePriority, 0, 7, make([]byte, 5)))
 	check(t, p.Frame(http2.FramePing, 0, 0, make([]byte, 8)))
-	for _, want := range []string{"priority", "ping"} {
+	check(t, p.Data(0x7fffffff, false, nil)) // ends the connection, after all before it was told
+	for _, want := range []string{"priority"} {
 		if k := wait(t, kinds, want); k != want {
 			t.Errorf("glitch %q, want %q", k, want)
 		}
+	}
+	wait(t, closed, "the end of the connection")
+	if n := len(kinds); n > 0 {
+		t.Errorf("%d glitches more, the first of kind %q", n, <-kinds)
 	}
 }
 

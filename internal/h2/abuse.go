@@ -42,15 +42,22 @@ const patiencePerSecond = 20
 // their user reads, however long our frames are.
 const windowUpdateWorth = 2 << 10
 
-// windowUpdate is the kind of glitch that honest peers have all the time.
-const windowUpdate = "window_update"
+// Kinds of glitches that honest peers have all the time: gRPC's clients measure the network by PINGs.
+const (
+	windowUpdate = "window_update"
+	ping         = "ping"
+	settingsAck  = "settings_ack"
+)
+
+// ordinary reports whether a kind of glitch is one only in masses.
+func ordinary(kind string) bool { return kind == windowUpdate || kind == ping || kind == settingsAck }
 
 // glitch counts a frame that is allowed but useless in masses: empty ones,
 // SETTINGS, PING, PRIORITY, WINDOW_UPDATE beyond what our frames and their octets are worth, refused
 // streams. The peer that spends all of its patience is cut off.
 func (c *Conn) glitch(reason string) *frame.Error {
 	a := &c.abuse
-	if c.cfg.OnGlitch != nil && reason != windowUpdate {
+	if c.cfg.OnGlitch != nil && !ordinary(reason) {
 		c.cfg.OnGlitch(reason)
 	}
 	if a.patience--; a.patience >= 0 {

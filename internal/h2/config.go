@@ -66,7 +66,8 @@ type Config struct {
 	Patience int
 
 	// OnGlitch, if not nil, is told of each useless frame by its kind, a short stable name, in the goroutine
-	// that reads the connection; it must not block. It is not told of WINDOW_UPDATE, which is useless only in masses.
+	// that reads the connection; it must not block. It is not told of
+	// WINDOW_UPDATE, PING and acknowledged SETTINGS, which are useless only in masses.
 	OnGlitch func(kind string)
 
 	// MinPingInterval and three strikes bound the PINGs of an idle peer

@@ -63,7 +63,7 @@ func (c *Conn) onSettingsAck() *frame.Error {
 		c.acked = true
 		c.dec.SetMaxTableSize(c.cfg.HeaderTableSize)
 	}
-	return c.glitch("settings_ack")
+	return c.glitch(settingsAck)
 }
 
 // apply obeys one setting of the peer.
@@ -117,7 +117,7 @@ func (c *Conn) onPing(h frame.Header, p []byte) *frame.Error {
 	if ferr := c.strike(idle); ferr != nil {
 		return ferr
 	}
-	if ferr := c.glitch("ping"); ferr != nil {
+	if ferr := c.glitch(ping); ferr != nil {
 		return ferr
 	}
 	return c.settleControl()

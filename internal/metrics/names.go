@@ -66,7 +66,7 @@ var (
 	connsOpened   = desc("manifold_connections_accepted_total", "Connections of clients that were let in.", "frontend")
 	connsClosed   = desc("manifold_connections_closed_total", "Connections of clients that ended, by why.", "frontend", "reason")
 	connsRejected = desc("manifold_connections_rejected_total", "Connections of clients that a limit turned away.", "frontend", "reason")
-	glitchesSeen  = desc("manifold_h2_glitches_total", "Frames of clients that are allowed but useless, WINDOW_UPDATE aside.", "frontend", "kind")
+	glitchesSeen  = desc("manifold_h2_glitches_total", "Frames of clients that are allowed but useless; WINDOW_UPDATE, PING and acknowledged SETTINGS aside.", "frontend", "kind")
 	callsRejected = desc("manifold_rejected_total", "Calls that got their status from the proxy itself, by the reason in its google.rpc.ErrorInfo.", "frontend", "reason")
 
 	connsOpen   = desc("manifold_connections", "Connections of clients.", "frontend")
