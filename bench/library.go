@@ -39,6 +39,8 @@ func (l Library) Start(backends []string) (addr string, stop func(), err error) 
 		build = newManifold
 	case Relay:
 		return startRelay(backends)
+	case Daemon:
+		return startDaemon(backends)
 	default:
 		return "", nil, fmt.Errorf("bench: no library %q", string(l))
 	}

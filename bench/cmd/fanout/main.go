@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.profile, "profile", "", "leave CPU profiles of the proxies in this `directory`")
 	only := flags.String("run", "", "measure only workloads that match the regular `expression`")
 	targets := flags.String("targets", "1,5,20,100", "`numbers` of targets")
-	sides := flags.String("sides", "ancestor,manifold,relay", "what to measure, the first being what the others are compared to")
+	sides := flags.String("sides", "ancestor,manifold,relay,daemon", "what to measure, the first being what the others are compared to")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
