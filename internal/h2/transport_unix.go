@@ -8,6 +8,8 @@ package h2
 import (
 	"io"
 	"syscall"
+
+	"github.com/manifold-grpc/manifold/internal/nonblock"
 )
 
 func (t *transport) initRaw(nc syscall.Conn) {
@@ -35,7 +37,7 @@ func (t *transport) readReady(fd uintptr) bool {
 	r := t.in
 	r.attach()
 	for {
-		n, err := syscall.Read(int(fd), r.data[r.w:])
+		n, err := nonblock.Read(int(fd), r.data[r.w:])
 		switch {
 		case err == syscall.EINTR:
 			continue

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Manifold Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package nonblock writes to sockets without waiting: as much as the socket
-// accepts now. net.Conn has no such call.
+// Package nonblock reads from and writes to sockets without waiting: what there is, and as much as the socket
+// accepts now. net.Conn has no such calls.
 package nonblock
 
 import (

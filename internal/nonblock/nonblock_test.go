@@ -114,3 +114,40 @@ func TestNoSocket(t *testing.T) {
 		t.Errorf("TryWrite = %d, %v, want nothing", n, err)
 	}
 }
+
+// Read tells apart nothing, something and the end, and does not wait.
+func TestRead(t *testing.T) {
+	a, b := pair(t)
+	raw, err := a.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 8)
+	check := func(wantN int, wantErr error, wait bool) {
+		t.Helper()
+		var n int
+		var rerr error
+		a.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if err := raw.Read(func(fd uintptr) bool {
+			n, rerr = Read(int(fd), p)
+			return !wait || rerr != syscall.EAGAIN
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if n != wantN || rerr != wantErr {
+			t.Errorf("Read = %d, %v, want %d, %v", n, rerr, wantN, wantErr)
+		}
+	}
+	check(-1, syscall.EAGAIN, false)
+	b.Write([]byte("hello, world"))
+	check(8, nil, true)
+	if string(p) != "hello, w" {
+		t.Errorf("read %q", p)
+	}
+	check(4, nil, true)
+	b.Close()
+	check(0, nil, true)
+	if _, err := Read(-1, p); err != syscall.EBADF {
+		t.Errorf("Read of no descriptor: %v, want EBADF", err)
+	}
+}
