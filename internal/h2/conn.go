@@ -55,7 +55,7 @@ type Conn struct {
 	nextID    uint32    // of our own next stream
 	resets    idRing    // those that we reset last
 	gone      bool      // takes no new streams: GOAWAY received, or closed
-	opening   bool      // a stream of the peer is about to be in the table: a drain must not end
+	opening   bool      // a malformed request of the peer is about to be reset: a drain must not end
 	closed    bool      // nothing is appended any more
 	err       error     // first reason for the end
 	notify    bool      // tell Events.Free
