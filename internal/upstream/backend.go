@@ -180,6 +180,7 @@ func (b *Backend) Update(cfg Config) error {
 	rules := rulesOf(&cfg.Ejection)
 	b.consecutive.Store(rules.consecutive)
 	b.mu.Lock()
+	same := b.resolution == from
 	b.balance, b.hashKey, b.rules, b.resolution, b.checks = cfg.Balance, cfg.HashKey, rules, from, cfg.Health != nil
 	b.mu.Unlock()
 	b.wake()
@@ -189,7 +190,7 @@ func (b *Backend) Update(cfg Config) error {
 	switch {
 	case from == nil:
 		b.setMembers(cfg.static(), keep)
-	case before.Target == cfg.Target:
+	case same:
 		b.setMembers(from.known(), keep)
 	default:
 		from.renew = !keep
@@ -222,13 +223,17 @@ func (b *Backend) follow(before *Config) (*resolution, error) {
 	return next, nil
 }
 
-// stopChecks ends the checks of all members, whose health is unknown then. changing is held.
+// stopChecks ends the checks of all members. What they found holds until others say something else, or is forgotten if there
+// are to be none. changing is held.
 func (b *Backend) stopChecks() {
 	for _, m := range b.current() {
 		if m.stopChecks != nil {
 			m.stopChecks()
 			m.stopChecks = nil
 		}
+	}
+	if b.cfg.Health != nil {
+		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

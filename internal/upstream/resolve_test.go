@@ -142,6 +142,64 @@ func TestTargetUpdate(t *testing.T) {
 	})
 }
 
+// quiet is a resolver that says what the test has it say, and nothing by itself.
+type quiet struct {
+	ccs []resolver.ClientConn
+}
+
+func (*quiet) Scheme() string                        { return "manifold-test-quiet" }
+func (*quiet) ResolveNow(resolver.ResolveNowOptions) {}
+func (*quiet) Close()                                {}
+func (q *quiet) last() resolver.ClientConn           { return q.ccs[len(q.ccs)-1] }
+func (q *quiet) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
+	q.ccs = append(q.ccs, cc)
+	return q, nil
+}
+
+// With other keys beside the same target its endpoints stay, whether it is looked up by a new resolver or by the old one; with
+// another way to speak to them they are connected anew.
+func TestTargetKeysUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &quiet{}
+		resolver.Register(q)
+		w := newWorld(t)
+		w.serve("10.0.0.1:1")
+		cfg := config.Backend{Target: "manifold-test-quiet:///x:1"}
+		b := w.open(Config{Backend: cfg})
+		cc := w.client(b)
+		say := func() {
+			if err := q.last().UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "10.0.0.1:1"}}}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		say()
+		for i, change := range []struct {
+			name            string
+			builds, dialled int
+			set             func()
+		}{
+			{"nothing", 1, 1, func() {}},
+			{"interval", 2, 1, func() { cfg.ResolveInterval = config.Time(time.Hour) }},
+			{"balance", 2, 1, func() { cfg.Balance = config.LeastRequest }},
+			{"authority", 2, 2, func() { cfg.Authority = "x" }},
+			{"both", 3, 3, func() { cfg.Authority, cfg.ResolveInterval = "y", config.Time(time.Minute) }},
+		} {
+			change.set()
+			if err := b.Update(Config{Backend: cfg}); err != nil {
+				t.Fatal(err)
+			}
+			if got := tallyOfCalls(cc, 4); got["10.0.0.1:1"] != 4 || len(q.ccs) != change.builds {
+				t.Errorf("%d, %s: calls went to %v, %d resolvers, want %d", i, change.name, got, len(q.ccs), change.builds)
+			}
+			say()
+			if n := w.servers["10.0.0.1:1"].dialled(); n != change.dialled {
+				t.Errorf("%d, %s: %d connections, want %d", i, change.name, n, change.dialled)
+			}
+		}
+	})
+}
+
 // records is a DNS with one SRV name.
 type records struct {
 	mu    sync.Mutex
