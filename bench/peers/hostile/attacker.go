@@ -55,7 +55,7 @@ func attacks() []attack {
 			s.headers(id(i), 0)
 			s.message(id(i), 0)
 		}},
-		{name: "200 unread streams of 1 MiB", hold: 200, unit: func(s *script, i int) {
+		{name: "100 unread streams of 1 MiB", hold: 100, unit: func(s *script, i int) {
 			s.headers(id(i), 0)
 			s.message(id(i), 1024)
 		}},
@@ -198,7 +198,7 @@ func (a attack) play(quit chan struct{}, nc net.Conn) (units int) {
 	for units < 1<<29 {
 		a.unit(s, units)
 		units++
-		held := a.hold > 0 && units%100 == 0
+		held := a.hold > 0 && units == a.hold
 		if len(s.out) < 16<<10 && a.pace == 0 && a.name != "header bombs" && !held {
 			continue
 		}
