@@ -6,7 +6,10 @@ replace github.com/manifold-grpc/manifold => ../
 
 tool github.com/fullstorydev/grpcurl/cmd/grpcurl
 
-require github.com/manifold-grpc/manifold v0.0.0-00010101000000-000000000000
+require (
+	github.com/manifold-grpc/manifold v0.0.0-00010101000000-000000000000
+	google.golang.org/grpc v1.85.0
+)
 
 require (
 	cel.dev/expr v0.25.3 // indirect
@@ -30,6 +33,5 @@ require (
 	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260825221802-da73d73af1c5 // indirect
-	google.golang.org/grpc v1.85.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )

@@ -357,7 +357,8 @@ func (a *concat) report(t *fanTarget, cause error) telling {
 			a.fan.fail(t, cause)
 		}
 
-		return telling{veto: true}
+		// A backend that has no hook does not say that its failure is to end the call.
+		return telling{veto: !appendsNothing(t.backend)}
 	}
 
 	if a.kind == kindStreaming {

@@ -85,15 +85,19 @@ func ExampleBackend() {
 	// node-c: error: rpc error: code = Unavailable desc = not connected
 }
 
-// inMemoryConn serves s and returns a connection to it, and a function that ends both.
+// inMemoryConn serves s and returns a connection to it for frames, and a function that ends both.
 func inMemoryConn(s *grpc.Server) (*grpc.ClientConn, func()) {
+	return inMemoryConnOf(s, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(proxy.Codec())))
+}
+
+// inMemoryConnOf is the same with other options.
+func inMemoryConnOf(s *grpc.Server, opts ...grpc.DialOption) (*grpc.ClientConn, func()) {
 	l := bufconn.Listen(1 << 16)
 	go func() { _ = s.Serve(l) }() // ends with s.Stop
 
-	conn, err := grpc.NewClient("passthrough:///memory",
+	conn, err := grpc.NewClient("passthrough:///memory", append(opts,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(proxy.Codec())))
+		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		log.Fatal(err)
 	}

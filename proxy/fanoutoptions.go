@@ -23,6 +23,10 @@ type Fanout struct {
 	// Policy says when a call has succeeded. The zero value is fanout.All. A call that a policy makes no sense for, such as
 	// fanout.Quorum(3) of two targets, is refused with codes.FailedPrecondition.
 	//
+	// Under fanout.BestEffort a backend whose BuildError makes no message fails the call, as ever; but not a SingleBackend,
+	// nor an Upstream without an Annotator, which have nothing to make one with. Under the other policies the messages of BuildError are
+	// part of the answer of a call that succeeds, and a backend that makes none costs nothing.
+	//
 	// Once the call is decided the targets that still run are cancelled. When it cannot succeed any more, the others first
 	// get a moment to fail as well, so that the status does not depend on who was first.
 	Policy fanout.Policy
