@@ -54,7 +54,9 @@ func TestPythonFanout(t *testing.T) {
 func fanoutProxy(t *testing.T, backends []proxy.Backend, o proxy.Fanout) string {
 	t.Helper()
 
-	director := func(context.Context, string) (proxy.Mode, []proxy.Backend, error) { return proxy.One2Many, backends, nil }
+	director := func(context.Context, string) (proxy.Mode, []proxy.Backend, error) {
+		return proxy.One2Many, backends, nil
+	}
 	server := grpc.NewServer(proxy.ServerOptions(director, proxy.WithFanout(o), proxy.WithStreamedDetector(func(string) bool { return false }))...)
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -75,33 +75,33 @@ func element(a fanoutclient.Answer[*wrapperspb.StringValue], err error) string {
 	return fmt.Sprintf("%s/%d=%s", a.Target.Name, a.Target.Index, a.Message.GetValue())
 }
 
+var fanoutClientTests = []struct {
+	name             string
+	envelope         bool
+	policy           fanout.Policy
+	unary, streaming string // sorted
+}{
+	{
+		"envelope", true, fanout.BestEffort(),
+		"a/0=a: x b/1=b: x c/2!Aborted c/2=c: x d/3!Unavailable",
+		"a/0=a: 1 a/0=a: 2 b/1=b: 1 b/1=b: 2 c/2!Aborted c/2=c: 1 c/2=c: 2 d/3!Unavailable",
+	},
+	{
+		"envelope, all", true, fanout.All(),
+		"a/0=a: x b/1=b: x c/2!Aborted c/2=c: x call!Aborted d/3!Unavailable",
+		"a/0=a: 1 a/0=a: 2 b/1=b: 1 b/1=b: 2 c/2!Aborted c/2=c: 1 c/2=c: 2 call!Aborted d/3!Unavailable",
+	},
+	{ // a joined StringValue has the last value
+		"joined", false, fanout.Quorum(2),
+		"/-1=b: x c/2!Aborted d/3!Unavailable",
+		"/-1=a: 1 /-1=a: 2 /-1=b: 1 /-1=b: 2 /-1=c: 1 /-1=c: 2 c/2!Aborted d/3!Unavailable",
+	},
+}
+
 // The client package reads what the proxy writes, over either carrier, unary and streaming.
 func TestFanoutClient(t *testing.T) {
 	backends := greeters(t)
-	tests := []struct {
-		name             string
-		envelope         bool
-		policy           fanout.Policy
-		unary, streaming string // sorted
-	}{
-		{
-			"envelope", true, fanout.BestEffort(),
-			"a/0=a: x b/1=b: x c/2!Aborted c/2=c: x d/3!Unavailable",
-			"a/0=a: 1 a/0=a: 2 b/1=b: 1 b/1=b: 2 c/2!Aborted c/2=c: 1 c/2=c: 2 d/3!Unavailable",
-		},
-		{
-			"envelope, all", true, fanout.All(),
-			"a/0=a: x b/1=b: x c/2!Aborted c/2=c: x call!Aborted d/3!Unavailable",
-			"a/0=a: 1 a/0=a: 2 b/1=b: 1 b/1=b: 2 c/2!Aborted c/2=c: 1 c/2=c: 2 call!Aborted d/3!Unavailable",
-		},
-		{ // a joined StringValue has the last value
-			"joined", false, fanout.Quorum(2),
-			"/-1=b: x c/2!Aborted d/3!Unavailable",
-			"/-1=a: 1 /-1=a: 2 /-1=b: 1 /-1=b: 2 /-1=c: 1 /-1=c: 2 c/2!Aborted d/3!Unavailable",
-		},
-	}
-
-	for _, tt := range tests {
+	for _, tt := range fanoutClientTests {
 		t.Run(tt.name, func(t *testing.T) {
 			// The quorum is met before the others have failed, unless they may finish: best effort for all but the joined one,
 			// whose failing targets are quicker than the last good one.
