@@ -73,6 +73,7 @@ func TestBadCommandLines(t *testing.T) {
 			`--method "a.S/M": expected /service/method`, `--metadata "k": expected key=value`,
 		}},
 		{"sample's address", []string{"sample", "--listen", "x"}, []string{`manifold sample: --listen "x": missing port`}},
+		{"sample's key", []string{"sample", "--tls-cert", "a"}, []string{"manifold sample: --tls-key is missing"}},
 		{"sample's log", []string{"sample", "--log-format", "xml"}, []string{`--log-format "xml"`}},
 		{"demo's address", []string{"demo", "--listen", "x"}, []string{`manifold demo: --listen "x": missing port`}},
 	}
@@ -103,6 +104,7 @@ func TestFailures(t *testing.T) {
 	for _, args := range [][]string{
 		{"serve", "--listen", "unix:" + directory, "--to", "127.0.0.1:1", "--log-level", "error"},
 		{"sample", "--listen", "unix:" + directory},
+		{"sample", "--tls-cert", directory, "--tls-key", directory},
 		{"demo", "--listen", "unix:" + directory},
 	} {
 		t.Run(args[0], func(t *testing.T) {

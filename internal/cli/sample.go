@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -35,6 +36,8 @@ which backend gave it, and has server reflection and health.`,
 	flags.SortFlags = false
 	flags.StringVar(&f.listen, "listen", "localhost:50051", "`address` to listen on")
 	flags.StringVar(&f.name, "name", "", "`name` of the backend in its answers (default: its address)")
+	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM `file` of the certificate chain to serve TLS with (default: plaintext)")
+	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM `file` of the certificate's key")
 	f.log.register(flags)
 
 	return cmd
@@ -42,8 +45,22 @@ which backend gave it, and has server reflection and health.`,
 
 // sampleFlags are the flags of sample, as they were given.
 type sampleFlags struct {
-	listen, name string
-	log          logFlags
+	listen, name    string
+	tlsCert, tlsKey string
+	log             logFlags
+}
+
+// tls returns nil without a certificate.
+func (f *sampleFlags) tls() (*tls.Config, error) {
+	if err := checkPair(f.tlsCert, f.tlsKey); err != nil || f.tlsCert == "" {
+		return nil, err
+	}
+	pair, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
+	if err != nil {
+		return nil, failed(fmt.Errorf("--tls-cert %s, --tls-key %s: %w", f.tlsCert, f.tlsKey, err))
+	}
+
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
 // run serves until a signal. It does not drain: a backend that breaks off is one
@@ -52,6 +69,10 @@ func (f *sampleFlags) run(stderr io.Writer, signals <-chan os.Signal) error {
 	address, err := address.ParseListen(f.listen)
 	if err != nil {
 		return fmt.Errorf("--listen %q: %w", f.listen, err)
+	}
+	config, err := f.tls()
+	if err != nil {
+		return err
 	}
 	log, err := f.log.logger(stderr)
 	if err != nil {
@@ -62,9 +83,9 @@ func (f *sampleFlags) run(stderr io.Writer, signals <-chan os.Signal) error {
 	if err != nil {
 		return failed(err)
 	}
-	backend := sample.Start(lis, sample.Options{Name: f.name})
+	backend := sample.Start(lis, sample.Options{Name: f.name, TLS: config})
 	defer backend.Stop()
-	log.Info("listening", "address", backend.Addr().String(), "name", backend.Name())
+	log.Info("listening", "address", backend.Addr().String(), "name", backend.Name(), "tls", config != nil)
 	<-signals
 
 	return nil

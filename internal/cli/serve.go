@@ -135,7 +135,7 @@ func (f *serveFlags) daemon(stderr io.Writer) (daemon.Config, error) {
 		CAFile:     f.toCA,
 		DrainDelay: f.drainDelay,
 		Log:        log,
-	}, errors.Join(listenErr, toErr, f.checkTLS(), f.checkDrain(), adminErr, logErr)
+	}, errors.Join(listenErr, toErr, checkPair(f.tlsCert, f.tlsKey), f.checkDrain(), adminErr, logErr)
 }
 
 // declared is daemon with a file. The flags that it replaces are errors, rather than ignored.
@@ -215,12 +215,12 @@ func (f *serveFlags) endpoints() ([]address.Endpoint, error) {
 	return endpoints, errors.Join(errs...)
 }
 
-// checkTLS leaves the files to daemon.New, which reads them.
-func (f *serveFlags) checkTLS() error {
+// checkPair wants --tls-cert and --tls-key together; whether the files are good is for whoever reads them.
+func checkPair(cert, key string) error {
 	switch {
-	case f.tlsCert != "" && f.tlsKey == "":
+	case cert != "" && key == "":
 		return errors.New("--tls-key is missing: expected the key of the certificate in --tls-cert")
-	case f.tlsCert == "" && f.tlsKey != "":
+	case cert == "" && key != "":
 		return errors.New("--tls-cert is missing: expected the certificate of the key in --tls-key")
 	default:
 		return nil

@@ -5,8 +5,6 @@ package daemon
 
 import (
 	"crypto/tls"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +14,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/manifold-grpc/manifold/internal/certtest"
-	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/sample"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
 )
@@ -30,23 +27,11 @@ func TestExampleFile(t *testing.T) {
 	next := startBackend(t, loopback, sample.Options{Name: "next", TLS: &tls.Config{
 		Certificates: []tls.Certificate{server.Certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: authority.Pool,
 	}})
-	text, err := os.ReadFile("../../examples/manifold.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := filepath.Join(t.TempDir(), "manifold.yaml")
-	replaced := strings.NewReplacer(
+	file := loadExample(t, "manifold.yaml", t.TempDir(),
 		`":8443"`, "127.0.0.1:0", "unix:manifold.sock", "unix:"+socket(t, "m").Addr,
 		"127.0.0.1:50051", backends[0].Addr().String(), "127.0.0.1:50052", backends[1].Addr().String(), "localhost:50053", next.Addr().String(),
 		"ca.crt", authority.File, "server.crt", server.CertFile, "server.key", server.KeyFile, "client.crt", client.CertFile, "client.key", client.KeyFile,
-	).Replace(string(text))
-	if err := os.WriteFile(name, []byte(replaced), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := config.Load(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	)
 	d := startDaemon(t, Config{File: file})
 	public := connectTo(t, d, "public", credentials.NewTLS(&tls.Config{RootCAs: authority.Pool, Certificates: []tls.Certificate{client.Certificate}}),
 		grpc.WithAuthority("api.example.com"))

@@ -6,12 +6,10 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -98,14 +96,8 @@ func (s *shopServer) serve(_ any, stream grpc.ServerStream) error {
 func openShop(t *testing.T) *shop {
 	t.Helper()
 
-	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("no openssl, which examples/shop/certificates.sh needs")
-	}
-	s := &shop{dir: t.TempDir()}
-	if out, err := exec.CommandContext(callContext(t), "sh", "../../examples/shop/certificates.sh", s.dir).CombinedOutput(); err != nil {
-		t.Fatalf("certificates.sh: %v\n%s", err, out)
-	}
-	creds := grpc.Creds(credentials.NewServerTLSFromCert(s.pair(t, "catalog")))
+	s := &shop{dir: exampleCertificates(t, "shop/certificates.sh")}
+	creds := grpc.Creds(credentials.NewServerTLSFromCert(loadPair(t, s.dir, "catalog")))
 	for i, addr := range []string{"10.0.0.1:50051", "10.0.0.2:50051"} {
 		s.catalog[i] = startShopServer(t, string(rune('0'+i)), addr, creds)
 	}
@@ -121,54 +113,24 @@ func openShop(t *testing.T) *shop {
 func (s *shop) file(t *testing.T) *config.Config {
 	t.Helper()
 
-	raw, err := os.ReadFile("../../examples/shop/manifold.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(raw)
+	var oldnew []string
 	if os.Getenv(asItStands) == "" {
-		text = strings.NewReplacer(
-			`":8443"`, "127.0.0.1:0", "unix:///run/manifold.sock", "unix:"+socket(t, "m").Addr,
+		oldnew = []string{
+			`":8443"`, "127.0.0.1:0", "unix:///run/manifold.sock", "unix:" + socket(t, "m").Addr,
 			"10.0.0.1:50051", s.catalog[0].addr, "10.0.0.2:50051", s.catalog[1].addr,
 			"10.0.1.1:50000", s.machines[0].addr, "10.0.1.2:50000", s.machines[1].addr,
-		).Replace(text)
-	}
-	name := filepath.Join(s.dir, "manifold.yaml")
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := config.Load(name)
-	if err != nil {
-		t.Fatal(err)
+		}
 	}
 
-	return file
-}
-
-func (s *shop) pair(t *testing.T, name string) *tls.Certificate {
-	t.Helper()
-
-	pair, err := tls.LoadX509KeyPair(filepath.Join(s.dir, name+".crt"), filepath.Join(s.dir, name+".key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	return &pair
+	return loadExample(t, "shop/manifold.yaml", s.dir, oldnew...)
 }
 
 // public connects to the TLS frontend as its clients do, with or without a certificate.
 func (s *shop) public(t *testing.T, host string, certificates ...tls.Certificate) *grpc.ClientConn {
 	t.Helper()
 
-	pem, err := os.ReadFile(filepath.Join(s.dir, "public-ca.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem)
-
 	return connectTo(t, s.daemon, "public", credentials.NewTLS(&tls.Config{
-		RootCAs: pool, Certificates: certificates, ServerName: host,
+		RootCAs: loadPool(t, filepath.Join(s.dir, "public-ca.pem")), Certificates: certificates, ServerName: host,
 	}))
 }
 
@@ -213,7 +175,7 @@ func testShopCatalog(t *testing.T, s *shop) {
 	if _, err := call(t, s.public(t, "api.example.com"), "/shop.v1.Catalog/List", ""); status.Code(err) != codes.Unavailable {
 		t.Errorf("a client without a certificate gets %v, want no connection", err)
 	}
-	client := *s.pair(t, "client")
+	client := *loadPair(t, s.dir, "client")
 	if _, err := call(t, s.public(t, "localhost", client), "/shop.v1.Catalog/List", ""); status.Code(err) != codes.Unimplemented {
 		t.Errorf("another host gets %v, want no route", err)
 	}
