@@ -75,7 +75,8 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.Level == nil {
 		cfg.Level = new(slog.LevelVar)
 	}
-	d := &Daemon{cfg: cfg, log: cfg.Log, health: newHealth(), started: time.Now(), first: p, done: make(chan struct{})}
+	d := &Daemon{cfg: cfg, log: cfg.Log, started: time.Now(), first: p, done: make(chan struct{})}
+	d.health = newHealth(d.readiness)
 	d.world.Store(&world{plan: &plan{}})
 	d.retired, d.cut = context.WithCancel(context.Background())
 

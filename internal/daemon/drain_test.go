@@ -178,7 +178,8 @@ func TestHealth(t *testing.T) {
 		t.Errorf("check = %v, %v", resp, err)
 	}
 	list, err := client.List(callContext(t), &healthpb.HealthListRequest{})
-	if statuses := list.GetStatuses(); err != nil || len(statuses) != 1 || statuses[""].GetStatus() != healthpb.HealthCheckResponse_SERVING {
+	if statuses := list.GetStatuses(); err != nil || len(statuses) != 2 || statuses[""].GetStatus() != healthpb.HealthCheckResponse_SERVING ||
+		statuses["backend/default"].GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("list = %v, %v", list, err)
 	}
 	if _, err := client.Check(callContext(t), &healthpb.HealthCheckRequest{Service: "x"}); status.Code(err) != codes.NotFound {

@@ -30,9 +30,11 @@ type plan struct {
 	frontends []frontendPlan
 	backends  map[string]*backendPlan
 	routes    []routePlan
-	table     *route.Table    // of routes, by index
-	file      *config.Config  // nil for flags
-	methods   metrics.Methods // that have names in metrics
+	table     *route.Table        // of routes, by index
+	file      *config.Config      // nil for flags
+	methods   metrics.Methods     // that have names in metrics
+	names     []string            // of backends, sorted
+	services  map[string][]string // see readiness
 	log       *slog.Logger
 
 	drainDelay   time.Duration // before a drain, in which new calls are still taken
@@ -92,6 +94,7 @@ func (c *Config) plan() (*plan, error) {
 		return nil, err
 	}
 	p.index()
+	p.names, p.services = slices.Sorted(maps.Keys(p.backends)), servicesOf(p.routes)
 	p.log = c.Log
 	p.removed = cmp.Or(p.removed, defaultRemoved)
 	p.drainDelay = cmp.Or(c.DrainDelay, p.drainDelay)

@@ -201,6 +201,7 @@ func (d *Daemon) swap(w *world, frontends, opened []*frontend) {
 		f.route(w, d.local.backend, d.observer) // backends of before may close
 	}
 	d.world.Store(w)
+	d.health.change()
 	d.mu.Lock()
 	d.frontends = frontends
 	d.mu.Unlock()

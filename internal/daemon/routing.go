@@ -72,6 +72,9 @@ func (r *router) take(c *relay.Call) {
 	service := c.Service()
 	switch {
 	case service == config.HealthService && (!ok || r.routes[i].Match.Service != config.HealthService):
+		if r.frontend.guarded {
+			c.SetHeader(strangerHeader, "1")
+		}
 		c.Forward(r.health)
 	case !ok:
 		reject(c, codes.Unimplemented, "manifold: no route for "+c.Path(), reasonNoRoute)

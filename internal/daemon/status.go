@@ -167,7 +167,7 @@ func toText(r *routePlan) string {
 
 // usable reports whether a backend has an endpoint that takes calls.
 func usable(b *upstream.Backend) bool {
-	return slices.ContainsFunc(b.Endpoints(), func(e upstream.EndpointStatus) bool { return e.Usable() })
+	return slices.ContainsFunc(b.Endpoints(), func(e upstream.EndpointStatus) bool { return e.Weight > 0 && e.Usable() })
 }
 
 func (o *observer) backendStatus(w *world, name string, since uint64) status.Backend {
@@ -186,7 +186,7 @@ func (o *observer) backendStatus(w *world, name string, since uint64) status.Bac
 			s.Error = e.Err.Error()
 		}
 		s.Rate, s.FailureRate = o.rates.of(endpointKey{name, e.Name}, e.Calls, e.Failures)
-		b.Ready = b.Ready || s.Usable
+		b.Ready = b.Ready || s.Usable && s.Weight > 0
 		b.Endpoints = append(b.Endpoints, s)
 	}
 

@@ -21,6 +21,10 @@ type Hooks struct {
 	// Health tells of a change of an endpoint's health by active checks; why is for people.
 	Health func(backend, endpoint string, healthy bool, why string)
 
+	// Changed tells that calls may go to other endpoints than before, for any reason: of all that is known of them, and of
+	// which there are, some may be different.
+	Changed func(backend string)
+
 	// Ejected tells that an endpoint gets no calls for a while, as calls to it fail. cause says by what rule.
 	Ejected func(backend, endpoint, cause string, until time.Time)
 

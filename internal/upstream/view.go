@@ -60,6 +60,9 @@ func (b *Backend) refresh() {
 	b.view.Store(newView(b.balance, b.hashKey, members, b.ring))
 	close(b.changed)
 	b.changed = make(chan struct{})
+	if h := b.deps.Hooks.Changed; h != nil {
+		h(b.name)
+	}
 }
 
 // settled reports whether each member is known to be fit or not. mu is held.
