@@ -331,23 +331,33 @@ func TestBestEffort(t *testing.T) {
 	})
 }
 
-// All failed is never success, whatever the policy and the carrier, but where hooks put every failure into the answer.
+// All failed is never success, whatever the policy and the carrier, but where hooks put every failure into the answer. A doomed
+// call waits for the other targets only for a while: in virtual time they are never too slow for that.
 func TestAllFailedIsNotSilent(t *testing.T) {
 	failing := []grpc.StreamHandler{fail(codes.Aborted, "no"), fail(codes.Aborted, "no", "m"), nil}
 
 	for _, policy := range []fanout.Policy{fanout.All(), fanout.Any(), fanout.Quorum(1), fanout.Primary("a"), fanout.BestEffort()} {
 		for _, envelope := range []bool{false, true} {
-			for _, method := range []string{unaryMethod, streamMethod} {
-				o := proxy.WithFanout(proxy.Fanout{Policy: policy, Envelope: envelope})
+			synctest.Test(t, func(t *testing.T) {
+				inMemory(t)
 
-				_, err := call(t, fan(t, plain(nodes(t, failing...)), o, proxy.WithStreamedDetector(byName)), method, "x")
-				wantStatus(t, err, codes.Aborted, "fanout: policy "+policy.String())
-			}
+				o := proxy.WithFanout(proxy.Fanout{Policy: policy, Envelope: envelope})
+				conn := fan(t, plain(nodes(t, failing...)), o, proxy.WithStreamedDetector(byName))
+
+				for _, method := range []string{unaryMethod, streamMethod} {
+					_, err := call(t, conn, method, "x")
+					wantStatus(t, err, codes.Aborted, "fanout: policy "+policy.String())
+				}
+			})
 		}
 	}
 
-	_, err := call(t, fan(t, nodes(t, failing...), proxy.WithFanout(proxy.Fanout{Policy: fanout.BestEffort()})), unaryMethod, "x")
-	if err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		inMemory(t)
+
+		_, err := call(t, fan(t, nodes(t, failing...), proxy.WithFanout(proxy.Fanout{Policy: fanout.BestEffort()})), unaryMethod, "x")
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
