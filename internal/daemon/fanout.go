@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -141,7 +142,11 @@ func (f *fanRoute) begin(c *relay.Call) ([]relay.Target, bool) {
 			return targets, true
 		}
 	}
-	c.Reject(status.Convert(err), reasonTargets)
+	reason := reasonTargets
+	if status.Code(err) == codes.Unavailable {
+		reason = relay.ReasonNoEndpoint
+	}
+	c.Reject(status.Convert(err), reason)
 
 	return nil, false
 }
@@ -155,7 +160,10 @@ func (f *fanRoute) choose(c *relay.Call) ([]relay.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.cfg.Select == "" {
+	switch {
+	case len(set.targets) == 0: // no name is known, so that none can be refused
+		return nil, status.Error(codes.Unavailable, f.upstreams[0].Unavailable().Error())
+	case f.cfg.Select == "":
 		return set.targets, nil
 	}
 	selection := fanout.Selection{

@@ -102,7 +102,7 @@ var layers = []layer{
 	{
 		dir:   "internal/daemon",
 		allow: []string{"./fanout", "./internal/accesslog", "./internal/address", "./internal/admin", "./internal/config", "./internal/methodkind", "./internal/metrics", "./internal/status", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/splice", "./relay", grpc, protobuf, proxyproto},
-		tests: []string{"./proxy", "./internal/certtest", "./internal/sample/...", goleak, protobuf, rpcProtos},
+		tests: []string{"./proxy", "./internal/certtest", "./internal/dnstest", "./internal/sample/...", goleak, protobuf, rpcProtos},
 	},
 	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/sample/..."}},
 	{dir: "internal/address"},
@@ -115,7 +115,7 @@ var layers = []layer{
 	{
 		dir:   "internal/upstream",
 		allow: []string{"./internal/address", "./internal/config", "./internal/tlsfiles", "./relay", grpc},
-		tests: []string{"./internal/certtest", "./internal/memnet", "./internal/sample/...", dnsmessage, goleak, protobuf},
+		tests: []string{"./fanout", "./internal/certtest", "./internal/dnstest", "./internal/memnet", "./internal/sample/...", goleak, protobuf},
 	},
 	{
 		dir:   "internal/metrics",
@@ -134,6 +134,7 @@ var layers = []layer{
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
 	{dir: "internal/rawpeer", allow: []string{hpack, http2}},
 	{dir: "internal/certtest"},
+	{dir: "internal/dnstest", allow: []string{dnsmessage}},
 	{dir: "internal/readme", tests: []string{"./proxy", "./relay", "./internal/sample/...", grpc}},
 	{dir: "internal/route"},
 	{dir: "internal/rules"},

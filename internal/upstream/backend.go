@@ -238,7 +238,7 @@ func (b *Backend) stopChecks() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, m := range b.members {
-		m.health, m.why = Unchecked, ""
+		m.setHealth(Unchecked, "")
 	}
 }
 

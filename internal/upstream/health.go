@@ -206,7 +206,7 @@ func (c *checks) report(h Health, why string) {
 		return
 	}
 	before := m.health
-	m.health, m.why = h, why
+	m.setHealth(h, why)
 	b.refresh()
 	if h == NotServing {
 		b.deps.Log.Warn("endpoint not healthy", "backend", b.name, "endpoint", m.name, "cause", why)

@@ -44,7 +44,9 @@ type member struct {
 	subject        // its ejection
 	chosen  bool   // it is in the view
 
-	share atomic.Int64 // of the calls; set with Backend.mu held, read by those who choose
+	// Set with Backend.mu held, read by those who choose.
+	share atomic.Int64           // of the calls
+	sick  atomic.Pointer[string] // why it is not healthy; nil: it is, or nobody knows
 
 	// Owned by Backend.sweep.
 	sweptSuccesses, sweptFailures uint64
@@ -58,6 +60,16 @@ type member struct {
 
 // weight returns the member's share of the calls, relative to others.
 func (m *member) weight() int { return int(m.share.Load()) }
+
+// setHealth notes what checks say. Backend.mu is held.
+func (m *member) setHealth(h Health, why string) {
+	m.health, m.why = h, why
+	if h == NotServing {
+		m.sick.Store(&why)
+	} else {
+		m.sick.Store(nil)
+	}
+}
 
 // static returns the endpoints that the configuration lists.
 func (c *Config) static() []weighted {

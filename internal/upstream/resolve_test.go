@@ -15,13 +15,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/dnstest"
 )
 
 // resolving returns a world with three servers, and a resolver for targets of a scheme.
@@ -276,47 +276,9 @@ func TestSRV(t *testing.T) {
 	})
 }
 
-// nameServer answers one name with addresses over UDP, until the test ends.
-func nameServer(t *testing.T, name string, addrs func() [][4]byte) string {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() { // ends with the socket
-		defer close(done)
-		buf := make([]byte, 1500)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(buf[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			m.Response, m.Additionals = true, nil
-			if q := m.Questions[0]; q.Type == dnsmessage.TypeA && q.Name.String() == name {
-				for _, a := range addrs() {
-					m.Answers = append(m.Answers, dnsmessage.Resource{
-						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}, Body: &dnsmessage.AResource{A: a},
-					})
-				}
-			}
-			if out, err := m.Pack(); err == nil {
-				conn.WriteTo(out, from) //nolint:errcheck // it is asked again
-			}
-		}
-	}()
-	t.Cleanup(func() { conn.Close(); <-done })
-
-	return conn.LocalAddr().String()
-}
-
 // The whole way, with grpc-go's resolver of dns and a name server that the target names.
 func TestTargetDNS(t *testing.T) {
-	server := nameServer(t, "catalog.test.", func() [][4]byte { return [][4]byte{{127, 0, 0, 2}, {127, 0, 0, 1}} })
+	server := dnstest.Serve(t, "catalog.test.", func() [][4]byte { return [][4]byte{{127, 0, 0, 2}, {127, 0, 0, 1}} })
 	opened := make(chan string, 10)
 	b, err := Open("b", Config{Backend: config.Backend{Target: "dns://" + server + "/catalog.test.:50051"}}, Deps{
 		Dial: func(ctx context.Context, _, addr string) (net.Conn, error) {
