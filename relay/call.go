@@ -65,6 +65,7 @@ type Call struct {
 	reopened  time.Time     // when the second or a later attempt was opened
 	answered  time.Duration // to the response; see Hooks.FirstResponse
 	tag       any
+	changes   *HeaderChanges // of the response; nil: none
 
 	req      []hpack.Field // the request's fields, as they will be sent
 	known    *knownRequest // whose req is; nil: the call's own

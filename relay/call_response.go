@@ -49,6 +49,10 @@ func (c *Call) respond(b *h2.Batch, head *h2.Head, fields []hpack.Field, list *h
 		c.answered = max(1, b.Now().Sub(c.start))
 	}
 	c.replay.drop()
+	if c.changes != nil {
+		c.respondChanged(b, head, fields, code)
+		return
+	}
 	switch {
 	case head.EndStream:
 		c.complete(b, head, fields, list, code)
@@ -57,6 +61,17 @@ func (c *Call) respond(b *h2.Batch, head *h2.Head, fields []hpack.Field, list *h
 	default:
 		c.down.SendHeaders(b, fields, false)
 	}
+}
+
+// respondChanged sends the header block that opens the response with the route's changes. mu is held.
+func (c *Call) respondChanged(b *h2.Batch, head *h2.Head, fields []hpack.Field, code codes.Code) {
+	var array [24]hpack.Field
+	fields = c.changes.appendTo(array[:0], fields)
+	if head.EndStream {
+		c.complete(b, head, fields, nil, code)
+		return
+	}
+	c.down.SendHeaders(b, fields, false)
 }
 
 // trailers takes the header block that ends the upstream's response. mu is held.

@@ -184,6 +184,9 @@ func (f *fanCall) sendHead(b *h2.Batch) {
 			fields = appendWithin(fields, f.targets[i].header, &left)
 		}
 	}
+	if c.changes != nil {
+		fields = c.changes.appendTo(nil, fields)
+	}
 	c.down.SendHeaders(b, fields, false)
 }
 

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"math"
@@ -152,9 +153,8 @@ func (c *checker) route(i int) {
 	if r.FanOut != nil {
 		c.fanOut(r.FanOut, path+".fan_out")
 	}
-	if r.RequestHeaders != nil {
-		c.headers(r.RequestHeaders, path+".request_headers")
-	}
+	c.headers(r.RequestHeaders, path+".request_headers")
+	c.headers(r.ResponseHeaders, path+".response_headers")
 }
 
 // destination checks that a route has exactly one.
@@ -235,7 +235,10 @@ func (c *checker) match(m *Match, path string) {
 	}
 }
 
-func (c *checker) headers(h *RequestHeaders, path string) {
+func (c *checker) headers(h *HeaderChanges, path string) {
+	if h == nil {
+		return
+	}
 	for i, name := range h.Remove {
 		c.header(name, "", fmt.Sprintf("%s.remove[%d]", path, i))
 	}
@@ -256,10 +259,25 @@ func (c *checker) header(name, value, path string) {
 		c.fail(path, "header %q, expected none that gRPC or HTTP/2 depends on", name)
 	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }):
 		c.fail(path, "value %q of header %s, expected printable ASCII", value, name)
+	case strings.Trim(value, " ") != value: // RFC 9113 section 8.2.1
+		c.fail(path, "value %q of header %s, expected no spaces at its ends", value, name)
+	case strings.HasSuffix(name, "-bin") && !isBase64(value):
+		c.fail(path, "value %q of header %s, expected base64, as names that end in -bin have", value, name)
 	}
 }
 
 var ownHeaders = []string{"content-type", "te", "host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "content-length"}
+
+// isBase64 reports whether a value is one of a binary header: base64, with padding or without, and commas between several.
+func isBase64(value string) bool {
+	for part := range strings.SplitSeq(value, ",") {
+		if _, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(part, "=")); err != nil {
+			return false
+		}
+	}
+
+	return true
+}
 
 func goodHeader(name string) bool {
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {

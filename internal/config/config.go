@@ -103,13 +103,14 @@ type BackendTLS struct {
 // Route says where the calls go that it matches. It has exactly one of Backend,
 // FanOut and Deny.
 type Route struct {
-	Match             Match           `yaml:"match" doc:"What calls it takes." default:"all"`
-	Backend           Targets         `yaml:"backend" doc:"The name of a backend, or a list of backends with weights."`
-	FanOut            *FanOut         `yaml:"fan_out" doc:"Sends each call to many endpoints or backends at once, and their answers back as one."`
-	Deny              Deny            `yaml:"deny" doc:"Answers calls with this code. true is permission_denied."`
-	MaxDuration       Time            `yaml:"max_duration" doc:"Time for a call, unless the client has set less; then it ends with DEADLINE_EXCEEDED." default:"no limit"`
-	MaxRequestMessage Size            `yaml:"max_request_message" doc:"Size of each message of a request, in place of the frontend's limit." default:"that of the frontend"`
-	RequestHeaders    *RequestHeaders `yaml:"request_headers" doc:"Changes to the headers of requests: what is to be removed is removed first, then set, then added."`
+	Match             Match          `yaml:"match" doc:"What calls it takes." default:"all"`
+	Backend           Targets        `yaml:"backend" doc:"The name of a backend, or a list of backends with weights."`
+	FanOut            *FanOut        `yaml:"fan_out" doc:"Sends each call to many endpoints or backends at once, and their answers back as one."`
+	Deny              Deny           `yaml:"deny" doc:"Answers calls with this code. true is permission_denied."`
+	MaxDuration       Time           `yaml:"max_duration" doc:"Time for a call, unless the client has set less; then it ends with DEADLINE_EXCEEDED." default:"no limit"`
+	MaxRequestMessage Size           `yaml:"max_request_message" doc:"Size of each message of a request, in place of the frontend's limit." default:"that of the frontend"`
+	RequestHeaders    *HeaderChanges `yaml:"request_headers" doc:"Changes to the headers of requests: what is to be removed is removed first, then set, then added."`
+	ResponseHeaders   *HeaderChanges `yaml:"response_headers" doc:"Changes to the headers with which a backend begins its answer, in the same order. Trailers and the proxy's own errors stay as they are."`
 }
 
 // Match is what a route asks of calls; see route.Match.
@@ -149,8 +150,8 @@ func (l Layout) Splice() splice.Layout {
 	}
 }
 
-// RequestHeaders changes the headers of requests. Names are in lower case.
-type RequestHeaders struct {
+// HeaderChanges changes headers. Names are in lower case.
+type HeaderChanges struct {
 	Remove []string          `yaml:"remove" doc:"Names."`
 	Set    map[string]string `yaml:"set" doc:"Names and values, in place of what is there."`
 	Add    map[string]string `yaml:"add" doc:"Names and values, beside what is there."`

@@ -90,6 +90,7 @@ routes:
     max_duration: 5s
     max_request_message: 4kB
     request_headers: {remove: [x-a], set: {x-b: "1"}, add: {x-c: "2"}}
+    response_headers: {remove: [server], set: {x-d-bin: AAE}}
   - match: {service: shop.v1.S, method: Get}
     backend: [{name: a, weight: 90}, {name: b, weight: 10}]
   - match: {service: m.S}
@@ -131,7 +132,8 @@ func TestParse(t *testing.T) {
 			{
 				Match: Match{Host: "api.example.com", Service: "shop.v1.*", Metadata: map[string]string{"tier": "gold", "cost": "${x}"}}, Backend: Targets{{"a", 1}},
 				MaxDuration: Time(5 * time.Second), MaxRequestMessage: 4000,
-				RequestHeaders: &RequestHeaders{Remove: []string{"x-a"}, Set: map[string]string{"x-b": "1"}, Add: map[string]string{"x-c": "2"}},
+				RequestHeaders:  &HeaderChanges{Remove: []string{"x-a"}, Set: map[string]string{"x-b": "1"}, Add: map[string]string{"x-c": "2"}},
+				ResponseHeaders: &HeaderChanges{Remove: []string{"server"}, Set: map[string]string{"x-d-bin": "AAE"}},
 			},
 			{Match: Match{Service: "shop.v1.S", Method: "Get"}, Backend: Targets{{"a", 90}, {"b", 10}}},
 			{Match: Match{Service: "m.S"}, FanOut: &FanOut{Backend: "b", Unary: []string{"List", "/m.S/Get"}, Layout: Layout{Element: 1, Metadata: 1, Hostname: 1, Error: 2, Status: 3}}},

@@ -185,6 +185,7 @@ func (r *Route) effects() []string {
 	add(r.MaxDuration > 0, "may take %v", time.Duration(r.MaxDuration))
 	add(r.MaxRequestMessage > 0, "may have messages of %d bytes", r.MaxRequestMessage)
 	add(r.RequestHeaders != nil, "has its request headers changed")
+	add(r.ResponseHeaders != nil, "has its response headers changed")
 
 	return effects
 }

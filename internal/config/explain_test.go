@@ -19,7 +19,7 @@ routes:
   - {match: {host: api.example.com, service: shop.v1.*}, backend: [{name: a, weight: 9}, {name: b, weight: 1}]}
   - {match: {host: api.example.com, service: shop.v1.S}, fan_out: {backend: b}}
   - {match: {host: api.example.com, service: shop.v1.S, method: Get}, deny: true}
-  - {match: {host: api.example.com, service: shop.v1.S, method: Get, metadata: {k: v}}, backend: a, max_request_message: 1kB, request_headers: {remove: [x]}}
+  - {match: {host: api.example.com, service: shop.v1.S, method: Get, metadata: {k: v}}, backend: a, max_request_message: 1kB, request_headers: {remove: [x]}, response_headers: {set: {x: y}}}
   - {match: {host: api.example.com, service: shop.v1.S, method: Get, metadata: {l: "*"}}, backend: a}
 `
 
@@ -45,6 +45,7 @@ func TestExplain(t *testing.T) {
   goes to backend a
   may have messages of 1000 bytes
   has its request headers changed
+  has its response headers changed
 goes before routes[6] (m.yaml:11:5), which has the same precedence and comes later
 goes before routes[4] (m.yaml:9:5), which has less metadata: 0, not 1
 goes before routes[3] (m.yaml:8:5), which has no method

@@ -4,6 +4,8 @@
 package daemon
 
 import (
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +32,8 @@ type pathRoute struct {
 	*routePlan
 	choice choice    // empty where nothing is forwarded to one backend
 	fan    *fanRoute // nil where nothing is forwarded to many
+
+	responseHeaders *relay.HeaderChanges // nil for none
 }
 
 // choice is the backends of a route by weights. The shares are exact over any
@@ -119,6 +123,9 @@ func (r *router) follow(c *relay.Call, i int) {
 		}
 	}
 	change(c, to.RequestHeaders)
+	if to.responseHeaders != nil {
+		c.SetResponseHeaders(to.responseHeaders)
+	}
 	if r.frontend.identified {
 		if who := identity(c.TLS()); who != "" {
 			c.SetHeader(identityHeader, who)
@@ -136,7 +143,7 @@ func (r *router) follow(c *relay.Call, i int) {
 }
 
 // change makes a route's changes to the headers of a request.
-func change(c *relay.Call, h *config.RequestHeaders) {
+func change(c *relay.Call, h *config.HeaderChanges) {
 	if h == nil {
 		return
 	}
@@ -149,4 +156,20 @@ func change(c *relay.Call, h *config.RequestHeaders) {
 	for name, value := range h.Add {
 		c.AddHeader(name, value)
 	}
+}
+
+// responseChanges returns a route's changes to the headers of responses in the engine's terms.
+func responseChanges(h *config.HeaderChanges) *relay.HeaderChanges {
+	if h == nil {
+		return nil
+	}
+	fields := func(values map[string]string) (list []relay.HeaderField) {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			list = append(list, relay.HeaderField{Name: name, Value: values[name]})
+		}
+
+		return list
+	}
+
+	return &relay.HeaderChanges{Remove: h.Remove, Set: fields(h.Set), Add: fields(h.Add)}
 }
