@@ -5,10 +5,6 @@ package daemon
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,29 +16,16 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/exampletest"
 	"github.com/manifold-grpc/manifold/internal/sample"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
 )
 
-// loadExample reads a file below examples as it would be in dir, with its addresses and paths
-// replaced. Each of them must be in the file.
+// loadExample reads a file below examples as it would be in dir, with its addresses and paths replaced.
 func loadExample(t *testing.T, name, dir string, oldnew ...string) *config.Config {
 	t.Helper()
 
-	text, err := os.ReadFile(filepath.Join("../../examples", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(oldnew); i += 2 {
-		if !strings.Contains(string(text), oldnew[i]) {
-			t.Fatalf("%s has no %q to replace", name, oldnew[i])
-		}
-	}
-	changed := filepath.Join(dir, "manifold.yaml")
-	if err := os.WriteFile(changed, []byte(strings.NewReplacer(oldnew...).Replace(string(text))), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := config.Load(changed)
+	file, err := config.Load(exampletest.Copy(t, name, dir, oldnew...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,61 +33,19 @@ func loadExample(t *testing.T, name, dir string, oldnew ...string) *config.Confi
 	return file
 }
 
-// exampleCertificates runs a script below examples, as a user would, for a new directory.
-func exampleCertificates(t *testing.T, script string) (dir string) {
-	t.Helper()
-
-	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skipf("no openssl, which examples/%s needs", script)
-	}
-	dir = t.TempDir()
-	if out, err := exec.CommandContext(callContext(t), "sh", filepath.Join("../../examples", script), dir).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", script, err, out)
-	}
-
-	return dir
-}
-
-// loadPair loads NAME.crt and NAME.key, loadPool the authorities of a file.
-func loadPair(t *testing.T, dir, name string) *tls.Certificate {
-	t.Helper()
-
-	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	return &pair
-}
-
-func loadPool(t *testing.T, name string) *x509.CertPool {
-	t.Helper()
-
-	pem, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		t.Fatalf("%s has no certificates", name)
-	}
-
-	return pool
-}
-
 // TestTLSExample sees that a backend whose health says so gets no more calls, and that plaintext is not served.
 func TestTLSExample(t *testing.T) {
-	dir := exampleCertificates(t, "certificates.sh")
+	dir := exampletest.Certificates(t, "certificates.sh")
 	var backends []*sample.Backend
 	for _, name := range []string{"one", "two"} {
 		backends = append(backends, startBackend(t, loopback, sample.Options{
-			Name: name, TLS: &tls.Config{Certificates: []tls.Certificate{*loadPair(t, dir, "server")}},
+			Name: name, TLS: &tls.Config{Certificates: []tls.Certificate{exampletest.Pair(t, dir, "server")}},
 		}))
 	}
 	d := startDaemon(t, Config{File: loadExample(t, "tls/manifold.yaml", dir,
 		"127.0.0.1:9901", "127.0.0.1:0", `":8443"`, "127.0.0.1:0",
 		"localhost:50051", backends[0].Addr().String(), "localhost:50052", backends[1].Addr().String())})
-	conn := connectTo(t, d, "public", credentials.NewTLS(&tls.Config{RootCAs: loadPool(t, filepath.Join(dir, "ca.crt")), ServerName: "localhost"}))
+	conn := connectTo(t, d, "public", credentials.NewTLS(&tls.Config{RootCAs: exampletest.Pool(t, dir, "ca.crt"), ServerName: "localhost"}))
 
 	seen := map[string]int{}
 	for range 4 {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/exampletest"
 	"github.com/manifold-grpc/manifold/proxy"
 )
 
@@ -96,8 +96,9 @@ func (s *shopServer) serve(_ any, stream grpc.ServerStream) error {
 func openShop(t *testing.T) *shop {
 	t.Helper()
 
-	s := &shop{dir: exampleCertificates(t, "shop/certificates.sh")}
-	creds := grpc.Creds(credentials.NewServerTLSFromCert(loadPair(t, s.dir, "catalog")))
+	s := &shop{dir: exampletest.Certificates(t, "shop/certificates.sh")}
+	catalog := exampletest.Pair(t, s.dir, "catalog")
+	creds := grpc.Creds(credentials.NewServerTLSFromCert(&catalog))
 	for i, addr := range []string{"10.0.0.1:50051", "10.0.0.2:50051"} {
 		s.catalog[i] = startShopServer(t, string(rune('0'+i)), addr, creds)
 	}
@@ -130,7 +131,7 @@ func (s *shop) public(t *testing.T, host string, certificates ...tls.Certificate
 	t.Helper()
 
 	return connectTo(t, s.daemon, "public", credentials.NewTLS(&tls.Config{
-		RootCAs: loadPool(t, filepath.Join(s.dir, "public-ca.pem")), Certificates: certificates, ServerName: host,
+		RootCAs: exampletest.Pool(t, s.dir, "public-ca.pem"), Certificates: certificates, ServerName: host,
 	}))
 }
 
@@ -175,7 +176,7 @@ func testShopCatalog(t *testing.T, s *shop) {
 	if _, err := call(t, s.public(t, "api.example.com"), "/shop.v1.Catalog/List", ""); status.Code(err) != codes.Unavailable {
 		t.Errorf("a client without a certificate gets %v, want no connection", err)
 	}
-	client := *loadPair(t, s.dir, "client")
+	client := exampletest.Pair(t, s.dir, "client")
 	if _, err := call(t, s.public(t, "localhost", client), "/shop.v1.Catalog/List", ""); status.Code(err) != codes.Unimplemented {
 		t.Errorf("another host gets %v, want no route", err)
 	}

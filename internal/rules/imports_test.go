@@ -92,7 +92,7 @@ var layers = []layer{
 	{
 		dir:   "internal/cli",
 		allow: []string{"./internal/address", "./internal/config", "./internal/daemon", "./internal/demo", "./internal/filewatch", "./internal/sample", cobra, pflag, systemd},
-		tests: []string{"./internal/sample/samplepb", goleak, grpc},
+		tests: []string{"./internal/exampletest", "./internal/sample/samplepb", goleak, grpc},
 	},
 	{
 		dir:   "internal/demo",
@@ -102,7 +102,7 @@ var layers = []layer{
 	{
 		dir:   "internal/daemon",
 		allow: []string{"./fanout", "./internal/accesslog", "./internal/address", "./internal/admin", "./internal/config", "./internal/methodkind", "./internal/metrics", "./internal/status", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/splice", "./relay", grpc, protobuf, proxyproto},
-		tests: []string{"./proxy", "./internal/certtest", "./internal/dnstest", "./internal/sample/...", goleak, protobuf, rpcProtos},
+		tests: []string{"./proxy", "./internal/certtest", "./internal/dnstest", "./internal/exampletest", "./internal/sample/...", goleak, protobuf, rpcProtos},
 	},
 	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/sample/..."}},
 	{dir: "internal/address"},
@@ -135,6 +135,7 @@ var layers = []layer{
 	{dir: "internal/rawpeer", allow: []string{hpack, http2}},
 	{dir: "internal/certtest"},
 	{dir: "internal/dnstest", allow: []string{dnsmessage}},
+	{dir: "internal/exampletest"},
 	{dir: "internal/readme", tests: []string{"./proxy", "./relay", "./internal/sample/...", grpc}},
 	{dir: "internal/route"},
 	{dir: "internal/rules"},
