@@ -104,10 +104,10 @@ func endpointsOfWhichDead(t *testing.T, endpoints, dead int, attempts *atomic.In
 
 	all = make([]proxy.Backend, endpoints)
 
-	// Ten servers have ten endpoints each: a connection of its own for each.
+	// Ten servers have ten endpoints each: a connection of its own for each. They are light, for it is the proxy that is under load.
 	var addrs []string
 	for range 10 {
-		addrs = append(addrs, startBackend(t, answer("1")))
+		addrs = append(addrs, startLightBackend(t, "1"))
 	}
 
 	for i := range all {

@@ -6,11 +6,13 @@ package proxy
 import (
 	"io"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // exchange is a one-to-one call: two flows of messages, requests up and responses down.
@@ -34,6 +36,7 @@ type exchange struct {
 	// Written by the goroutine that stood by and leads: the first before opening ends, the second before standsBy ends.
 	stillborn bool // the requests have nowhere to go
 	result    error
+	crash     any // what it panicked with, nil if it did not
 
 	// Owned by the request side until requestsDone, and then by whoever leads. While the goroutine that stood by opens the
 	// stream, ahead[0] is its own.
@@ -80,6 +83,10 @@ func (c *call) one2one(b Backend) error {
 	x.opening.Wait()
 	x.pumpRequests()
 	x.standsBy.Wait()
+
+	if x.crash != nil {
+		panic(x.crash) // here, where the server's interceptors can recover from it
+	}
 
 	return x.result
 }
@@ -147,6 +154,14 @@ func (x *exchange) standBy() {
 		return
 	}
 
+	opened, ended := false, false
+
+	defer func() {
+		if !ended {
+			x.crashed(recover(), opened)
+		}
+	}()
+
 	phase, err := PhaseConnect, x.openStream(upstreamDesc)
 	if err == nil && lead == firstIsRead {
 		x.sent = 1
@@ -154,6 +169,7 @@ func (x *exchange) standBy() {
 	}
 
 	x.stillborn = err != nil
+	opened = true
 	x.opening.Done()
 
 	if err == nil {
@@ -161,6 +177,26 @@ func (x *exchange) standBy() {
 	}
 
 	x.result = x.conclude(phase, err)
+	ended = true
+}
+
+// crashed ends the call because of a panic in the goroutine that stood by, with r, or nil if the goroutine was ended. It is not
+// one of a hook, which recovered has dealt with, but of what the program put around the caller's stream, or around the
+// connection. Such panics belong into the handler's goroutine, which is told here that there is nothing more to do.
+func (x *exchange) crashed(r any, opened bool) {
+	if x.crash = r; r != nil {
+		logger.Errorf("panic in a call of %s: %v\n%s", x.method, r, debug.Stack())
+	}
+
+	x.result = status.Error(codes.Internal, "proxy: an interceptor or a connection panicked")
+	x.cancel()
+
+	if !opened {
+		x.stillborn = true
+		x.opening.Done()
+	}
+
+	x.finishEarly(x.result, &x.requests)
 }
 
 // openStream opens the upstream stream. The error is a status.

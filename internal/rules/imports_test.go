@@ -65,7 +65,7 @@ var layers = []layer{
 	{
 		dir:   "proxy/...",
 		allow: []string{"./proxy/...", "./fanout/...", grpc, protobuf},
-		tests: []string{goleak, rpcProtos},
+		tests: []string{goleak, hpack, http2, rpcProtos},
 	},
 	{
 		dir:   "fanout/fanoutclient",
