@@ -41,6 +41,8 @@ func (l Library) Start(backends []string) (addr string, stop func(), err error) 
 		return startRelay(backends)
 	case Daemon:
 		return startDaemon(backends)
+	case Observed, Logged:
+		return startObserved(backends, l == Logged)
 	default:
 		return "", nil, fmt.Errorf("bench: no library %q", string(l))
 	}

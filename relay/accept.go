@@ -275,7 +275,7 @@ func looksLikeHTTP1(first []byte) bool {
 
 // serveHTTP2 runs a connection as HTTP/2. first was read of it before.
 func (s *Server) serveHTTP2(x *incoming, nc net.Conn, first []byte, state *tls.ConnectionState) error {
-	d := &downConn{srv: s, set: x.set, tls: state, remote: x.remote, trusted: x.trusted}
+	d := &downConn{srv: s, set: x.set, tls: state, remote: x.remote, client: textOf(x.remote), trusted: x.trusted}
 	if x.set.ForwardedFor {
 		if host, _, err := net.SplitHostPort(x.remote.String()); err == nil {
 			d.forwarded = host

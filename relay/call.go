@@ -131,6 +131,19 @@ func (c *Call) Timeout() (d time.Duration, ok bool) { return c.timeout, c.timeou
 // RemoteAddr returns the client's address, as [Server.Preamble] has it.
 func (c *Call) RemoteAddr() net.Addr { return c.dc.remote }
 
+// Client returns the client's address as text, empty if it is not known. It is made once for a connection.
+func (c *Call) Client() string { return c.dc.client() }
+
+// textOf returns a function that returns an address as text.
+func textOf(a net.Addr) func() string {
+	return sync.OnceValue(func() string {
+		if a == nil {
+			return ""
+		}
+		return a.String()
+	})
+}
+
 // TLS returns the client's TLS connection, or nil without TLS.
 func (c *Call) TLS() *tls.ConnectionState { return c.dc.tls }
 

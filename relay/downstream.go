@@ -22,6 +22,7 @@ type downConn struct {
 	h2     *h2.Conn
 	tls    *tls.ConnectionState // nil without TLS
 	remote net.Addr             // the client
+	client func() string        // remote as text, made when it is asked for first
 	// forwarded is what x-forwarded-for gets, empty for nothing.
 	forwarded string
 	trusted   bool

@@ -6,6 +6,7 @@ package accesslog
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -26,7 +27,7 @@ const (
 // Where is what the call's place in the configuration is.
 type Where struct{ Frontend, Route, Backend string }
 
-// Logger makes lines of calls. Its methods are safe for concurrent use.
+// Logger makes lines of calls. Its methods are safe for concurrent use. It must not be copied after the first one.
 type Logger struct {
 	// Writer gets them.
 	Writer *Writer
@@ -34,6 +35,8 @@ type Logger struct {
 	Headers []string
 	// Trace, if set, returns the trace that a call is part of, as an id; empty: of none.
 	Trace func(*relay.Call) string
+
+	seconds seconds
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
@@ -49,7 +52,7 @@ func (l *Logger) Log(e Event, c *relay.Call, s *relay.CallStats, where Where) {
 
 func (l *Logger) line(b []byte, e Event, c *relay.Call, s *relay.CallStats, where Where) []byte {
 	b = append(b, `{"start_time":"`...)
-	b = appendTime(b, s.Start)
+	b = l.seconds.append(b, s.Start)
 	b = append(b, `","event":"`...)
 	b = append(b, e...)
 	b = append(b, `","duration":`...)
@@ -58,47 +61,54 @@ func (l *Logger) line(b []byte, e Event, c *relay.Call, s *relay.CallStats, wher
 		b = append(b, `,"response_duration":`...)
 		b = appendMillis(b, s.FirstResponse)
 	}
-	b = str(b, "frontend", where.Frontend)
-	b = str(b, "route", where.Route)
-	b = str(b, "backend", where.Backend)
-	b = str(b, "authority", c.Host())
-	b = str(b, "path", c.Path())
-	b = str(b, "grpc.service", c.Service())
-	b = str(b, "grpc.method", c.Method())
-	if addr := c.RemoteAddr(); addr != nil {
-		b = str(b, "downstream_remote_address", addr.String())
-	}
-	b = str(b, "upstream_host", s.Endpoint)
+	b = str(b, `,"frontend":"`, where.Frontend)
+	b = str(b, `,"route":"`, where.Route)
+	b = str(b, `,"backend":"`, where.Backend)
+	b = str(b, `,"authority":"`, c.Host())
+	b = str(b, `,"path":"`, c.Path())
+	b = str(b, `,"grpc.service":"`, c.Service())
+	b = str(b, `,"grpc.method":"`, c.Method())
+	b = str(b, `,"downstream_remote_address":"`, c.Client())
+	b = str(b, `,"upstream_host":"`, s.Endpoint)
 	if e == End {
-		b = append(b, `,"grpc_status":"`...)
-		b = append(b, codeName(s.Code)...)
-		b = append(b, `","grpc_status_number":`...)
-		b = strconv.AppendUint(b, uint64(s.Code), 10)
-		b = str(b, "end_reason", or(s.Reason, "UPSTREAM_STATUS"))
-		b = str(b, "response_flags", flags(s.Reason))
+		b = outcome(b, s.Code, s.Reason)
 	}
 	if d, ok := c.Timeout(); ok {
 		b = append(b, `,"deadline":`...)
 		b = appendMillis(b, d)
 	}
-	b = num(b, "bytes_received", s.RequestBytes)
-	b = num(b, "bytes_sent", s.ResponseBytes)
-	b = num(b, "msgs_received", s.RequestMessages)
-	b = num(b, "msgs_sent", s.ResponseMessages)
-	b = num(b, "attempts", int64(s.Attempts))
+	b = num(b, `,"bytes_received":`, s.RequestBytes)
+	b = num(b, `,"bytes_sent":`, s.ResponseBytes)
+	b = num(b, `,"msgs_received":`, s.RequestMessages)
+	b = num(b, `,"msgs_sent":`, s.ResponseMessages)
+	b = num(b, `,"attempts":`, int64(s.Attempts))
 	b = l.headers(b, c)
 	b = targets(b, s.Targets)
 
 	return append(b, '}', '\n')
 }
 
+// outcome appends the status and who gave it.
+func outcome(b []byte, code codes.Code, reason string) []byte {
+	if code == codes.OK && reason == "" { // nearly always
+		return append(b, `,"grpc_status":"OK","grpc_status_number":0,"end_reason":"UPSTREAM_STATUS","response_flags":"-"`...)
+	}
+	b = append(b, `,"grpc_status":"`...)
+	b = append(b, codeName(code)...)
+	b = append(b, `","grpc_status_number":`...)
+	b = strconv.AppendUint(b, uint64(code), 10)
+	b = str(b, `,"end_reason":"`, or(reason, "UPSTREAM_STATUS"))
+
+	return str(b, `,"response_flags":"`, flags(reason))
+}
+
 // headers appends what the request says of itself.
 func (l *Logger) headers(b []byte, c *relay.Call) []byte {
 	if v, ok := c.Header("user-agent"); ok {
-		b = str(b, "user_agent", v)
+		b = str(b, `,"user_agent":"`, v)
 	}
 	if v, ok := c.Header("x-request-id"); ok {
-		b = str(b, "x_request_id", v)
+		b = str(b, `,"x_request_id":"`, v)
 	}
 	for _, name := range l.Headers {
 		if v, ok := c.Header(name); ok {
@@ -110,7 +120,7 @@ func (l *Logger) headers(b []byte, c *relay.Call) []byte {
 		}
 	}
 	if l.Trace != nil {
-		b = str(b, "trace_id", l.Trace(c))
+		b = str(b, `,"trace_id":"`, l.Trace(c))
 	}
 
 	return b
@@ -133,12 +143,12 @@ func targets(b []byte, list []relay.TargetStats) []byte {
 		b = append(b, codeName(t.Status.Code())...)
 		b = append(b, `","duration":`...)
 		b = appendMillis(b, t.Total)
-		b = str(b, "upstream_host", t.Endpoint)
-		b = num(b, "bytes_received", t.ResponseBytes)
-		b = num(b, "bytes_sent", t.RequestBytes)
-		b = num(b, "msgs_received", t.ResponseMessages)
-		b = num(b, "msgs_sent", t.RequestMessages)
-		b = num(b, "attempts", int64(t.Attempts))
+		b = str(b, `,"upstream_host":"`, t.Endpoint)
+		b = num(b, `,"bytes_received":`, t.ResponseBytes)
+		b = num(b, `,"bytes_sent":`, t.RequestBytes)
+		b = num(b, `,"msgs_received":`, t.ResponseMessages)
+		b = num(b, `,"msgs_sent":`, t.RequestMessages)
+		b = num(b, `,"attempts":`, int64(t.Attempts))
 		b = append(b, '}')
 	}
 
@@ -153,23 +163,23 @@ func or(v, d string) string {
 	return v
 }
 
-// str appends a field, unless the value is empty.
+// str appends a field, unless the value is empty. name is all that comes before the value.
 func str(b []byte, name, value string) []byte {
 	if value == "" {
 		return b
 	}
-	b = append(b, ',', '"')
 	b = append(b, name...)
-	b = append(b, '"', ':', '"')
 	b = escaped(b, value)
 
 	return append(b, '"')
 }
 
+// num appends a field. name is all that comes before the value.
 func num(b []byte, name string, v int64) []byte {
-	b = append(b, ',', '"')
 	b = append(b, name...)
-	b = append(b, '"', ':')
+	if 0 <= v && v < 10 {
+		return append(b, byte('0'+v))
+	}
 
 	return strconv.AppendInt(b, v, 10)
 }
@@ -183,32 +193,44 @@ func appendMillis(b []byte, d time.Duration) []byte {
 	return append(b, '.', byte('0'+frac/100), byte('0'+frac/10%10), byte('0'+frac%10))
 }
 
-// appendTime appends a time as RFC 3339 has it, in UTC, to the millisecond. time.AppendFormat costs thrice as much.
-func appendTime(b []byte, t time.Time) []byte {
-	t = t.UTC()
-	year, month, day := t.Date()
-	hour, minute, second := t.Clock()
-	two := func(b []byte, n int) []byte { return append(b, byte('0'+n/10%10), byte('0'+n%10)) }
-	b = two(two(b, year/100), year%100)
-	b = two(append(b, '-'), int(month))
-	b = two(append(b, '-'), day)
-	b = two(append(b, 'T'), hour)
-	b = two(append(b, ':'), minute)
-	b = two(append(b, ':'), second)
-	ms := t.Nanosecond() / 1e6
-	b = append(b, '.', byte('0'+ms/100))
+// seconds appends times, and remembers the text of the last second. It is safe for concurrent use.
+type seconds struct{ last atomic.Pointer[second] }
 
-	return append(two(b, ms%100), 'Z')
+// second is the text of a second, up to its fraction.
+type second struct {
+	unix int64
+	text string
+}
+
+// append appends a time as RFC 3339 has it, in UTC, to the millisecond.
+func (s *seconds) append(b []byte, t time.Time) []byte {
+	last := s.last.Load()
+	if unix := t.Unix(); last == nil || last.unix != unix {
+		last = &second{unix, t.UTC().Format("2006-01-02T15:04:05.")}
+		s.last.Store(last)
+	}
+	ms := t.Nanosecond() / 1e6
+
+	return append(append(b, last.text...), byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
 }
 
 const hexDigits = "0123456789abcdef"
+
+// plain is the octets that stand for themselves.
+var plain = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf
+	}
+
+	return t
+}()
 
 // escaped appends s as the inside of a JSON string (RFC 8259 section 7). What is not UTF-8 becomes U+FFFD.
 func escaped(b []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
+		if plain[c] {
 			i++
 			continue
 		}
@@ -248,7 +270,7 @@ func flags(reason string) string {
 	switch reason {
 	case "":
 		return "-"
-	case relay.ReasonNoRoute, "no_route":
+	case relay.ReasonNoRoute:
 		return "NR"
 	case relay.ReasonNoEndpoint:
 		return "UH"

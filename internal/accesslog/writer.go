@@ -21,14 +21,14 @@ type Config struct {
 	Output io.Writer
 	// Buffer bounds the octets that wait to be written. Default 4 MiB.
 	Buffer int
-	// Flush is how long a line may wait. Default 200 ms.
+	// Flush is how long a line may wait. Default 1 s.
 	Flush time.Duration
 	// Log is told when lines cannot be written, and when they can be again. nil: nobody is.
 	Log *slog.Logger
 }
 
 // writeAt is how much is waited for before it is written earlier than by time.
-const writeAt = 64 << 10
+const writeAt = 256 << 10
 
 // A Writer writes lines in its own goroutine. Its methods are safe for concurrent use.
 type Writer struct {
@@ -62,7 +62,7 @@ func Open(cfg Config) (*Writer, error) {
 		cfg.Buffer = 4 << 20
 	}
 	if cfg.Flush == 0 {
-		cfg.Flush = 200 * time.Millisecond
+		cfg.Flush = time.Second
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

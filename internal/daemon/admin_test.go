@@ -14,11 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
 	"github.com/manifold-grpc/manifold/internal/status"
+	"github.com/manifold-grpc/manifold/relay"
 )
 
 // operated runs a daemon with everything for operators, before one backend that is up and one that is not.
@@ -80,9 +83,11 @@ func TestOperation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, method := range []string{"/other.v1.X/Random", "/denied.S/M", "/no.Route/M"} {
-		if err := conn.Invoke(callContext(t), method, &samplepb.EchoRequest{}, &samplepb.EchoResponse{}); err == nil {
-			t.Errorf("%s succeeded", method)
+	for method, reason := range map[string]string{"/other.v1.X/Random": relay.ReasonNoEndpoint, "/denied.S/M": "DENIED", "/no.Route/M": "NO_ROUTE"} {
+		err := conn.Invoke(callContext(t), method, &samplepb.EchoRequest{}, &samplepb.EchoResponse{})
+		details := grpcstatus.Convert(err).Details()
+		if len(details) != 1 || details[0].(*errdetails.ErrorInfo).GetReason() != reason || details[0].(*errdetails.ErrorInfo).GetDomain() != relay.ErrorDomain {
+			t.Errorf("%s: %v with %v, want the reason %s", method, err, details, reason)
 		}
 	}
 
@@ -93,7 +98,7 @@ func TestOperation(t *testing.T) {
 		`grpc_server_handled_total{backend="bad",frontend="public",grpc_code="Unavailable",grpc_method="*",grpc_service="other.*",grpc_type="bidi_stream"} 1`,
 		`grpc_server_handled_total{backend="",frontend="public",grpc_code="PermissionDenied",grpc_method="*",grpc_service="denied.S",grpc_type="bidi_stream"} 1`,
 		`grpc_server_handled_total{backend="",frontend="public",grpc_code="Unimplemented",grpc_method="other",grpc_service="other",grpc_type="bidi_stream"} 1`,
-		`manifold_rejected_total{frontend="public",reason="no_route"} 1`,
+		`manifold_rejected_total{frontend="public",reason="NO_ROUTE"} 1`,
 		`manifold_upstream_healthy{backend="good",endpoint="one"} 1`,
 		`manifold_upstream_ready{backend="bad"} 0`,
 		`manifold_connections_accepted_total{frontend="public"} 1`,

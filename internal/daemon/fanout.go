@@ -146,13 +146,13 @@ func (f *fanRoute) begin(c *relay.Call) ([]relay.Target, bool) {
 	if status.Code(err) == codes.Unavailable {
 		reason = relay.ReasonNoEndpoint
 	}
-	c.Reject(status.Convert(err), reason)
+	rejectWith(c, status.Convert(err), reason)
 
 	return nil, false
 }
 
 // reasonTargets is the reason of calls whose targets were refused.
-const reasonTargets = "fan_out_targets"
+const reasonTargets = "FAN_OUT_TARGETS"
 
 // choose returns the targets that the caller asks for.
 func (f *fanRoute) choose(c *relay.Call) ([]relay.Target, error) {

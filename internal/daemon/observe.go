@@ -9,9 +9,12 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/manifold-grpc/manifold/internal/accesslog"
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/metrics"
+	"github.com/manifold-grpc/manifold/internal/upstream"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
@@ -118,10 +121,32 @@ func (o *observer) reopen() {
 }
 
 // renew comes before the routes of a new world: what only worlds before the last had is forgotten.
-func (o *observer) renew() {
-	if o != nil {
-		o.registry.Sweep()
-		o.registry.Begin()
+func (o *observer) renew(w *world) {
+	if o == nil {
+		return
+	}
+	o.registry.Sweep()
+	o.registry.Begin()
+	for name := range w.upstreams {
+		o.registry.Backend(name) // is in this world too
+	}
+}
+
+// upstream returns the hooks of a backend.
+func (o *observer) upstream(name string) upstream.Hooks {
+	if o == nil {
+		return upstream.Hooks{}
+	}
+	b := o.registry.Backend(name)
+
+	return upstream.Hooks{
+		Health:     func(_, _ string, healthy bool, _ string) { b.Health(healthy) },
+		Ejected:    func(_, _, cause string, _ time.Time) { b.Ejected(cause) },
+		Readmitted: func(_, _ string) { b.Readmitted() },
+		Resolved:   func(_ string, _ int, err error) { b.Resolved(err) },
+		Dropped:    func(_, reason string) { b.Dropped(reason) },
+		Retried:    func(_ string, code codes.Code) { b.Retried(code) },
+		Exhausted:  func(_ string, code codes.Code) { b.Exhausted(code) },
 	}
 }
 

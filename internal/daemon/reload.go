@@ -185,7 +185,7 @@ func (d *Daemon) prepare(p *plan, old *world, frontends []*frontend) (*world, er
 
 // swap puts a world in use: from here on nothing can fail.
 func (d *Daemon) swap(w *world, frontends, opened []*frontend) {
-	d.observer.renew()
+	d.observer.renew(w)
 	for i, f := range frontends {
 		f.update(&w.plan.frontends[i], d.log)
 		f.route(w, d.local.backend, d.observer)

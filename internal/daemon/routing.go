@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -89,14 +90,22 @@ func (r *router) take(c *relay.Call) {
 	}
 }
 
-// Reasons for metrics, beside those of the relay.
+// Reasons of calls that no backend gets.
 const (
-	reasonNoRoute = "no_route"
-	reasonDenied  = "denied"
+	reasonNoRoute = relay.ReasonNoRoute
+	reasonDenied  = "DENIED"
 )
 
 func reject(c *relay.Call, code codes.Code, message, reason string) {
-	c.Reject(status.New(code, message), reason)
+	rejectWith(c, status.New(code, message), reason)
+}
+
+// rejectWith rejects a call, and tells the reason as the relay does.
+func rejectWith(c *relay.Call, st *status.Status, reason string) {
+	if with, err := st.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: relay.ErrorDomain}); err == nil {
+		st = with
+	}
+	c.Reject(st, reason)
 }
 
 // follow sends a call where its route says.

@@ -33,6 +33,9 @@ func (d *Daemon) Status(since uint64) *status.Status {
 		Process: processStatus(), Total: o.history.Activity(metrics.Total, since), Reload: d.reloadStatus(),
 		LogLevel: strings.ToLower(d.cfg.Level.Level().String()),
 	}
+	if o.access != nil {
+		s.AccessLog = &status.AccessLog{Written: o.access.Writer.Written(), Dropped: o.access.Writer.Dropped()}
+	}
 	if d.health.drains() {
 		s.State = "draining"
 	}

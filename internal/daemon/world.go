@@ -47,9 +47,9 @@ func (d *Daemon) openWorld(p *plan, old *world) (*world, error) {
 			w.upstreams[name] = kept
 			continue
 		}
-		opened, err := upstream.Open(name, p.backends[name].Config, upstream.Deps{Log: p.log, Hooks: upstream.Hooks{
-			Changed: func(string) { d.health.change() },
-		}})
+		hooks := d.observer.upstream(name)
+		hooks.Changed = func(string) { d.health.change() }
+		opened, err := upstream.Open(name, p.backends[name].Config, upstream.Deps{Log: p.log, Hooks: hooks})
 		if err != nil {
 			w.abandon(old)
 			return nil, err

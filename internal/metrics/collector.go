@@ -4,7 +4,9 @@
 package metrics
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,9 +58,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, f := range c.registry.frontends {
 		frontends = append(frontends, f)
 	}
+	backends := slices.Collect(maps.Values(c.registry.backends))
 	c.registry.mu.Unlock()
 	for _, f := range frontends {
 		e.frontend(f)
+	}
+	for _, b := range backends {
+		e.upstream(b)
 	}
 	e.state(c.state())
 }

@@ -4,6 +4,7 @@
 package metrics_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -181,7 +182,12 @@ func TestSweep(t *testing.T) {
 	stays := r.Route("f", "r", "stays", metrics.Pattern{}, nil).Cell("/a.B/C")
 	call(stays, relay.CallStats{Attempts: 1})
 	call(r.Route("f", "r", "goes", metrics.Pattern{}, nil).Cell("/a.B/C"), relay.CallStats{Attempts: 1})
+	b := r.Backend("stays")
+	r.Backend("goes").Readmitted()
 	r.Begin()
+	if r.Backend("stays") != b {
+		t.Error("the same backend has other counters after a reload")
+	}
 	if again := r.Route("f", "r", "stays", metrics.Pattern{}, nil).Cell("/a.B/C"); again != stays {
 		t.Error("the same route has another cell after a reload")
 	}
@@ -191,6 +197,9 @@ func TestSweep(t *testing.T) {
 	r.Sweep()
 	if lines := scrape(t, &r, &status.Status{}, "grpc_server_handled_total"); len(lines) != 1 || !strings.Contains(lines[0], "stays") {
 		t.Errorf("series %v", lines)
+	}
+	if lines := scrape(t, &r, &status.Status{}, "manifold_upstream_readmissions_total"); len(lines) != 1 || !strings.Contains(lines[0], "stays") {
+		t.Errorf("series of backends %v", lines)
 	}
 }
 
@@ -217,6 +226,17 @@ func TestState(t *testing.T) {
 	f.ConnClosed(nil, fmt.Errorf("h2: PROTOCOL_ERROR (data_on_stream_zero): DATA on stream 0"))
 	f.Glitch("ping")
 	f.Failed(relay.ReasonNoEndpoint)
+	b := r.Backend("catalog")
+	b.Health(false)
+	b.Health(true)
+	b.Health(false)
+	b.Ejected("success_rate")
+	b.Readmitted()
+	b.Resolved(nil)
+	b.Resolved(errors.New("no such host"))
+	b.Dropped("CIRCUIT_BREAKER")
+	b.Retried(codes.Unavailable)
+	b.Exhausted(codes.Code(99))
 	s := &status.Status{
 		Version: "v1", State: "draining",
 		Frontends: []status.Frontend{{Name: "public", Connections: 3, Activity: status.Activity{InFlight: 7}}},
@@ -224,6 +244,7 @@ func TestState(t *testing.T) {
 			{Name: "b", Usable: true, Connected: 3, Failed: 2, Lost: 1}, {Name: "a", Ejected: time.Now()}, {Name: "b"},
 		}}},
 		Certificates: []status.Certificate{{Frontend: "public", Subject: "CN=x", File: "x.crt", NotAfter: time.Unix(1_800_000_000, 0)}},
+		AccessLog:    &status.AccessLog{Written: 7, Dropped: 5},
 		Reload:       status.Reload{OK: true, Time: time.Unix(1_700_000_000, 0), Failed: 2},
 	}
 	has(t, &r, s,
@@ -233,6 +254,17 @@ func TestState(t *testing.T) {
 		`manifold_h2_glitches_total{frontend="public",kind="ping"} 1`,
 		`manifold_rejected_total{frontend="public",reason="NO_ENDPOINT"} 1`,
 		`manifold_streams_in_flight{frontend="public"} 7`,
+		`manifold_upstream_health_changes_total{backend="catalog",health="healthy"} 1`,
+		`manifold_upstream_health_changes_total{backend="catalog",health="unhealthy"} 2`,
+		`manifold_upstream_ejections_total{backend="catalog",cause="success_rate"} 1`,
+		`manifold_upstream_readmissions_total{backend="catalog"} 1`,
+		`manifold_upstream_resolutions_total{backend="catalog",result="ok"} 1`,
+		`manifold_upstream_resolutions_total{backend="catalog",result="failed"} 1`,
+		`manifold_upstream_rejected_total{backend="catalog",reason="CIRCUIT_BREAKER"} 1`,
+		`manifold_upstream_retries_total{backend="catalog",grpc_status="UNAVAILABLE"} 1`,
+		`manifold_upstream_retries_exhausted_total{backend="catalog",grpc_status="OTHER"} 1`,
+		`manifold_access_log_lines_written_total 7`,
+		`manifold_access_log_lines_dropped_total 5`,
 		`manifold_upstream_healthy{backend="catalog",endpoint="a"} 0`,
 		`manifold_upstream_healthy{backend="catalog",endpoint="b"} 1`,
 		`manifold_upstream_ejected{backend="catalog",endpoint="a"} 1`,

@@ -80,6 +80,17 @@ var (
 	upstreamCalls    = desc("manifold_upstream_attempts_total", "Attempts at an endpoint.", "backend", "endpoint")
 	upstreamFailures = desc("manifold_upstream_failures_total", "Attempts of which the endpoint likely is to blame for the failure.", "backend", "endpoint")
 
+	healthChanges    = desc("manifold_upstream_health_changes_total", "Changes of the health of endpoints by active checks, by what it became.", "backend", "health")
+	ejections        = desc("manifold_upstream_ejections_total", "Endpoints that got no calls for a while because calls to them failed, by the rule.", "backend", "cause")
+	readmissions     = desc("manifold_upstream_readmissions_total", "Ejections that ended.", "backend")
+	resolutions      = desc("manifold_upstream_resolutions_total", "Lookups of a target, by what came of them.", "backend", "result")
+	upstreamRejected = desc("manifold_upstream_rejected_total", "Calls that a limit of the backend turned away, by the reason in their google.rpc.ErrorInfo.", "backend", "reason")
+	retries          = desc("manifold_upstream_retries_total", "Attempts that failed and were followed by another by the retry policy.", "backend", "grpc_status")
+	retriesExhausted = desc("manifold_upstream_retries_exhausted_total", "Attempts that failed and were followed by none because the budget of retries was spent.", "backend", "grpc_status")
+
+	accessWritten = desc("manifold_access_log_lines_written_total", "Lines of the access log that were written.")
+	accessDropped = desc("manifold_access_log_lines_dropped_total", "Lines of the access log that were dropped, as the file did not take them in time or at all.")
+
 	certNotAfter   = desc("manifold_certificate_not_after_timestamp_seconds", "When a certificate of a frontend expires.", "frontend", "subject", "file")
 	reloadOK       = desc("manifold_config_last_reload_success", "Whether the last configuration was taken over.")
 	reloadTime     = desc("manifold_config_last_reload_success_timestamp_seconds", "When a configuration was taken over last.")
@@ -131,6 +142,10 @@ func (e exposition) state(s *status.Status) {
 	e.gauge(reloadOK, number(s.Reload.OK))
 	e.gauge(reloadTime, seconds(s.Reload.Time))
 	e.counter(reloadFailed, float64(s.Reload.Failed))
+	if l := s.AccessLog; l != nil {
+		e.counter(accessWritten, float64(l.Written))
+		e.counter(accessDropped, float64(l.Dropped))
+	}
 	e.gauge(draining, number(s.State == "draining"))
 	e.gauge(buildInfo, 1, s.Version)
 	e.gauge(processStarted, seconds(s.Started))

@@ -9,13 +9,14 @@ import (
 	"sync"
 )
 
-// A Registry holds the cells and the counters of frontends. The zero value is ready; its methods are safe for
+// A Registry holds the cells and the counters of frontends and backends. The zero value is ready; its methods are safe for
 // concurrent use.
 type Registry struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	cells      map[Key]*Cell
 	frontends  map[string]*Frontend
+	backends   map[string]*Backend
 	generation uint64
 }
 
@@ -112,7 +113,7 @@ func (r *Registry) cell(k Key) *Cell {
 	return c
 }
 
-// Sweep forgets the cells that no route since the last Begin has asked for, and frontends likewise, so that a
+// Sweep forgets the cells that no route since the last Begin has asked for, and frontends and backends likewise, so that a
 // daemon that is configured anew a thousand times does not remember a thousand configurations. It is for when no
 // call of earlier routes is left.
 func (r *Registry) Sweep() {
@@ -126,6 +127,11 @@ func (r *Registry) Sweep() {
 	for name, f := range r.frontends {
 		if f.generation != r.generation {
 			delete(r.frontends, name)
+		}
+	}
+	for name, b := range r.backends {
+		if b.generation != r.generation {
+			delete(r.backends, name)
 		}
 	}
 }

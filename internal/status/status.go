@@ -27,8 +27,15 @@ type Status struct {
 	Certificates []Certificate `json:"certificates"`
 	Reload       Reload        `json:"reload"`
 	LogLevel     string        `json:"log_level"`
+	AccessLog    *AccessLog    `json:"access_log,omitempty"`
 	// Seq numbers the newest point of the histories; ask for those after it the next time.
 	Seq uint64 `json:"seq"`
+}
+
+// AccessLog is lines of the access log, since the start.
+type AccessLog struct {
+	Written uint64 `json:"written"`
+	Dropped uint64 `json:"dropped"`
 }
 
 // Process is what the daemon costs.
