@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,8 +31,9 @@ const (
 	maxReflected  = 1000
 	maxReflecting = 4
 	maxUndecided  = 1000
-	// reflectTries is how many endpoints are asked.
+	// reflectTries is how many endpoints are asked, and reflectHedge the time after which the next is.
 	reflectTries = 3
+	reflectHedge = 200 * time.Millisecond
 )
 
 // A reflector knows which methods of a backend stream their responses, by the reflection of its endpoints. Its owner
@@ -135,22 +137,64 @@ func (r *reflector) reflect(service string, s *reflected) {
 	}
 }
 
-// query asks one endpoint after the other.
+// query asks the endpoints, those first that take calls like any other: one more whenever one has not answered for a while, or
+// has nothing to tell. So a silent one costs calls that wait no more than reflectHedge.
 func (r *reflector) query(service string) (methodkind.Set, error) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	ctx, cancel := context.WithTimeout(r.ctx, reflectTimeout)
 	defer cancel()
-	err := errors.New("the backend has no endpoint")
-	for i, e := range r.backend.Endpoints() {
-		if i == reflectTries || ctx.Err() != nil {
-			break
-		}
-		var set methodkind.Set
-		if set, err = r.queryAt(ctx, e, service); err == nil {
-			return set, nil
+	all := r.candidates()
+	answers := make(chan reflection, len(all))
+	next := time.NewTimer(0)
+	defer next.Stop()
+	last := reflection{err: errors.New("the backend has no endpoint")}
+	for asked, heard := 0, 0; heard < len(all); {
+		select {
+		case <-next.C:
+			if asked < len(all) {
+				e := all[asked]
+				asking.Go(func() { // ends with its answer, or with query
+					set, err := r.queryAt(ctx, e, service)
+					answers <- reflection{set, err}
+				})
+				asked++
+				next.Reset(reflectHedge)
+			}
+		case a := <-answers:
+			if len(a.set) > 0 {
+				return a.set, nil
+			}
+			if heard++; heard == 1 || a.err == nil {
+				last = a
+			}
+			next.Reset(0)
 		}
 	}
 
-	return nil, err
+	return last.set, last.err
+}
+
+// reflection is what one endpoint says of a service: nothing, if it does not know it.
+type reflection struct {
+	set methodkind.Set
+	err error
+}
+
+// candidates returns the endpoints to ask.
+func (r *reflector) candidates() []upstream.EndpointStatus {
+	all := r.backend.Endpoints()
+	slices.SortStableFunc(all, func(a, b upstream.EndpointStatus) int {
+		switch {
+		case a.Usable() == b.Usable():
+			return 0
+		case a.Usable():
+			return -1
+		}
+		return 1
+	})
+
+	return all[:min(len(all), reflectTries)]
 }
 
 func (r *reflector) queryAt(ctx context.Context, e upstream.EndpointStatus, service string) (methodkind.Set, error) {
