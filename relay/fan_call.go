@@ -32,6 +32,7 @@ type fanCall struct {
 	// Requests.
 	granted  int64 // octets that the client was granted again
 	unopened int   // live targets without a stream: they need the replay buffer
+	replayed int   // octets of it that are reserved in the server's budget
 
 	// Answers.
 	waiting  int // octets that wait for the client
@@ -123,9 +124,14 @@ func (f *fanCall) running() bool { return f.c.stage == stageOpen }
 
 // startNext gives the next target its turn.
 func (f *fanCall) startNext(b *h2.Batch) {
-	t := &f.targets[f.started]
-	f.started++
-	t.connect(b)
+	for f.started < len(f.targets) {
+		t := &f.targets[f.started]
+		f.started++
+		if t.stage == targetIdle { // else it has failed before its turn
+			t.connect(b)
+			return
+		}
+	}
 }
 
 // decided acts on what the verdict says after the end of a target.
@@ -212,8 +218,8 @@ func (f *fanCall) cancelAll(b *h2.Batch) {
 
 // close is told that the call is over: it gives back what was reserved.
 func (f *fanCall) close() {
-	f.c.srv.budget.Release(int64(f.held))
-	f.held = 0
+	f.c.srv.budget.Release(int64(f.held + f.replayed))
+	f.held, f.replayed = 0, 0
 }
 
 // hold reserves memory for n octets of t's answer. If it returns false, t has failed or the call is over.

@@ -17,12 +17,14 @@ func (f *fanCall) requestData(b *h2.Batch, p []byte, end bool) int {
 	c := f.c
 	switch {
 	case f.unopened > 0:
-		c.replay.keep(p) // the targets without a stream need it; the grants bound it
+		f.keep(b, p) // the targets without a stream need it; the grants bound it
 	case len(c.replay.p) > maxReplay:
-		c.replay.over = true
-		c.replay.drop()
+		f.forget()
 	default:
 		c.replay.keepSome(p, int(c.reqCount.left))
+	}
+	if !f.running() {
+		return len(p)
 	}
 	for i := range f.targets {
 		if t := &f.targets[i]; t.stage == targetOpen {
@@ -36,6 +38,33 @@ func (f *fanCall) requestData(b *h2.Batch, p []byte, end bool) int {
 		return len(p)
 	}
 	return f.grant()
+}
+
+// keep appends octets to the replay buffer. What of it is more than any call may keep is reserved in the server's budget: without
+// room there, targets that have no stream yet have failed, and nothing is kept.
+func (f *fanCall) keep(b *h2.Batch, p []byte) {
+	c := f.c
+	more := max(len(c.replay.p)+len(p)-maxReplay, 0) - f.replayed
+	if more <= 0 || c.srv.budget.Reserve(int64(more)) {
+		f.replayed += max(more, 0)
+		c.replay.keep(p)
+		return
+	}
+	f.forget()
+	f.started = len(f.targets) // who comes later could not have all of the request
+	for i := 0; i < len(f.targets) && f.running(); i++ {
+		if t := &f.targets[i]; t.stage < targetOpen {
+			t.fail(b, phaseConnect, codes.ResourceExhausted, ReasonBufferBudget, "requests that wait for a connection exceed the memory for slow endpoints")
+		}
+	}
+}
+
+// forget drops the replay buffer for good: no target is tried again.
+func (f *fanCall) forget() {
+	f.c.replay.over = true
+	f.c.replay.drop()
+	f.c.srv.budget.Release(int64(f.replayed))
+	f.replayed = 0
 }
 
 // dropLaggards ends the targets that are too far behind the fastest, where slow ones are not waited for.

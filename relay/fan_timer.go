@@ -138,6 +138,7 @@ func (f *fanCall) rearm(now time.Time) {
 
 // failAll ends all targets that still run, for the rest of the caller's time is reserved.
 func (f *fanCall) failAll(b *h2.Batch) {
+	f.started = len(f.targets) // too late for those that have not had their turn
 	for i := 0; i < len(f.targets) && f.running(); i++ {
 		t := &f.targets[i]
 		if t.stage == targetDraining {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -235,6 +236,12 @@ func TestFanQueue(t *testing.T) {
 // are reported at once, and nothing is held in the end.
 func TestFanThousand(t *testing.T) {
 	const endpoints, calls, atOnce = 100, 1000, 1000
+	// All answers of all calls take 90,000 times 210 octets, and each answer that is joined as much again on its way out.
+	const budget = 48 << 20
+	text := strings.Repeat("m", 200)
+	waiting := relay.NewBuffer(8 << 20)
+	var f *fanRig
+	var held peak
 	var addrs []string
 	var want strings.Builder
 	for i := range endpoints {
@@ -243,11 +250,19 @@ func TestFanThousand(t *testing.T) {
 			fmt.Fprintf(&want, "<%s!Unavailable>", targetName(i))
 			continue
 		}
-		addrs = append(addrs, serve(t, answers("m")))
-		fmt.Fprintf(&want, "<%s:m>", targetName(i))
+		addrs = append(addrs, serve(t, func(srv any, st grpc.ServerStream) error {
+			held.look(f.Server) // with 90,000 calls, at all times
+			return answers(text)(srv, st)
+		}))
+		fmt.Fprintf(&want, "<%s:%s>", targetName(i), text)
 	}
 	cfg := &relay.FanOut{Policy: fanout.BestEffort()}
-	f := fan(t, cfg, rigConfig{endpoint: relay.EndpointConfig{BackoffBase: time.Minute, BackoffMax: time.Minute}}, addrs...)
+	f = fan(t, cfg, rigConfig{
+		endpoint: relay.EndpointConfig{BackoffBase: time.Minute, BackoffMax: time.Minute, Buffer: waiting},
+		server:   func(s *relay.Server) { s.Limits.Buffer = budget },
+	}, addrs...)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
 	var wg sync.WaitGroup
 	var made atomic.Int32
 	for range 10 {
@@ -267,6 +282,11 @@ func TestFanThousand(t *testing.T) {
 		}
 	}
 	wg.Wait()
+	runtime.ReadMemStats(&after)
+	t.Logf("at most %d KiB were held, at most %d are allowed; the heap has %d KiB from the system, %d KiB more than before", held.octets.Load()>>10, budget>>10, after.HeapSys>>10, (after.HeapSys-before.HeapSys)>>10)
+	if n := held.octets.Load(); n == 0 || n > budget {
+		t.Errorf("%d octets were held, at most %d are allowed", n, budget)
+	}
 	for range calls {
 		s := wait(t, f.stats, "the stats")
 		for _, o := range s.Targets {
