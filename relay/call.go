@@ -60,6 +60,8 @@ type Call struct {
 	retries   int         // attempts that Backend.Retry asked for
 	pausing   *time.Timer // of stagePausing
 	deadline  *time.Timer
+	idle      time.Duration      // see SetIdleTimeout; 0: for ever
+	active    time.Time          // when something moved, while idle is set
 	cancel    context.CancelFunc // of Context; nil while nobody asked
 	ctx       context.Context
 	reopened  time.Time     // when the second or a later attempt was opened

@@ -20,6 +20,7 @@ func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
 	if c.stage == stageDone {
 		return len(p)
 	}
+	c.moved(b)
 	if n := c.reqCount.feed(p, c.maxMsg); n > 0 {
 		c.dropUpstream(b, frame.Cancel)
 		c.fail(b, failure(codes.ResourceExhausted, ReasonMessageTooLarge,

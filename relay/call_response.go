@@ -87,6 +87,7 @@ func (c *Call) trailers(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
 
 // responseData takes octets of the upstream's response, and returns how many need no more memory. mu is held.
 func (c *Call) responseData(b *h2.Batch, p []byte, end bool) (passed int) {
+	c.moved(b)
 	c.resCount.feed(p, 0)
 	passed, err := c.down.Send(b, p, false)
 	switch {

@@ -104,6 +104,7 @@ func (d *downConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 		return
 	}
 	c.mu.Lock()
+	c.moved(b)
 	if c.fan != nil {
 		c.fan.clientCredit(b, n)
 	}
@@ -236,11 +237,15 @@ func (c *Call) armDeadline() {
 	}
 }
 
-// expire ends the call at its deadline.
+// expire ends the call at its deadline, or when it has been idle for too long.
 func (c *Call) expire() {
 	var b h2.Batch
 	c.mu.Lock()
-	if c.stage != stageDone && (c.fan == nil || c.fan.atDeadline(&b)) {
+	switch {
+	case c.stage == stageDone:
+	case c.fan != nil && !c.fan.atDeadline(&b):
+	case c.fan == nil && c.idle > 0 && c.checkIdle(&b):
+	default:
 		c.dropUpstream(&b, frame.Cancel)
 		c.fail(&b, failure(codes.DeadlineExceeded, ReasonDeadline, "deadline exceeded"), ReasonDeadline)
 	}

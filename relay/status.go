@@ -40,6 +40,7 @@ const (
 	ReasonUpstreamNoStatus  = "UPSTREAM_NO_STATUS"
 	ReasonUnprocessed       = "UPSTREAM_UNPROCESSED"
 	ReasonDeadline          = "DEADLINE_EXCEEDED"
+	ReasonIdle              = "IDLE_TIMEOUT"
 	ReasonCanceled          = "CANCELED"
 	ReasonBufferBudget      = "BUFFER_BUDGET"
 	ReasonMemory            = "MEMORY_PRESSURE"

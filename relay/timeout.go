@@ -69,10 +69,7 @@ func (c *Call) SetTimeout(d time.Duration) {
 	if d <= 0 || c.stage == stageDone || c.timeout > 0 && c.timeout <= d {
 		return
 	}
-	if c.deadline != nil && !c.deadline.Stop() {
-		return // the caller's deadline has come: expire is about to end the call
-	}
 	c.timeout = d
 	c.SetHeader("grpc-timeout", formatTimeout(d))
-	c.deadline = time.AfterFunc(d-time.Since(c.start), c.expire)
+	c.startTimer()
 }

@@ -58,6 +58,7 @@ func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
 		return
 	}
 	defer c.mu.Unlock()
+	c.moved(b)
 	switch {
 	case head.TooLarge != nil:
 		c.abort(b, codes.ResourceExhausted, ReasonUpstreamHeaders, "response headers: "+head.TooLarge.Error())
@@ -101,6 +102,7 @@ func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 		return
 	}
 	a.call.mu.Lock()
+	a.call.moved(b)
 	skip := min(a.skip, n)
 	a.skip -= skip
 	a.call.mu.Unlock()

@@ -149,9 +149,13 @@ func (c *checker) route(i int) {
 	c.destination(r, path)
 	c.targets(r.Backend, path+".backend")
 	c.match(&r.Match, path+".match")
+	c.routeMethods(r, path+".methods")
 	c.size(r.MaxRequestMessage, math.MaxUint32, path+".max_request_message")
 	if r.FanOut != nil {
 		c.fanOut(r.FanOut, path+".fan_out")
+		if r.IdleTimeout > 0 {
+			c.fail(path+".idle_timeout", "idle_timeout on a one-to-many route, expected it in fan_out: it is for each target")
+		}
 	}
 	c.headers(r.RequestHeaders, path+".request_headers")
 	c.headers(r.ResponseHeaders, path+".response_headers")

@@ -88,6 +88,8 @@ routes:
   - match: {host: "${HOST}", service: shop.v1.*, metadata: {tier: gold, cost: "$${x}"}}
     backend: a
     max_duration: 5s
+    idle_timeout: 1m
+    methods: {allow: [Get, /shop.v1.S/List], deny: [/shop.v1.T/Get]}
     max_request_message: 4kB
     request_headers: {remove: [x-a], set: {x-b: "1"}, add: {x-c: "2"}}
     response_headers: {remove: [server], set: {x-d-bin: AAE}}
@@ -131,7 +133,8 @@ func TestParse(t *testing.T) {
 		Routes: []Route{
 			{
 				Match: Match{Host: "api.example.com", Service: "shop.v1.*", Metadata: map[string]string{"tier": "gold", "cost": "${x}"}}, Backend: Targets{{"a", 1}},
-				MaxDuration: Time(5 * time.Second), MaxRequestMessage: 4000,
+				MaxDuration: Time(5 * time.Second), IdleTimeout: Time(time.Minute), MaxRequestMessage: 4000,
+				Methods:         &Methods{Allow: []string{"Get", "/shop.v1.S/List"}, Deny: []string{"/shop.v1.T/Get"}},
 				RequestHeaders:  &HeaderChanges{Remove: []string{"x-a"}, Set: map[string]string{"x-b": "1"}, Add: map[string]string{"x-c": "2"}},
 				ResponseHeaders: &HeaderChanges{Remove: []string{"server"}, Set: map[string]string{"x-d-bin": "AAE"}},
 			},

@@ -75,8 +75,12 @@ func (p *parsed) explain(file string, q Query) string {
 	for _, reason := range r.Match.reasons() {
 		say("  matches by %s", reason)
 	}
-	for _, effect := range r.effects() {
-		say("  %s", effect)
+	if !r.Methods.Set().Lets("/"+q.Service+"/"+q.Method, q.Method) {
+		say("  is denied with PERMISSION_DENIED: the route's methods do not let it through")
+	} else {
+		for _, effect := range r.effects() {
+			say("  %s", effect)
+		}
 	}
 	if Guarded(q.Service) && !r.Match.Names() {
 		say("  denied on frontends with TLS: the route does not name the service")
@@ -183,6 +187,7 @@ func (r *Route) effects() []string {
 	}
 	add(r.Deny != "", "is denied with %s", strings.ToUpper(string(r.Deny)))
 	add(r.MaxDuration > 0, "may take %v", time.Duration(r.MaxDuration))
+	add(r.IdleTimeout > 0, "may be idle for %v", time.Duration(r.IdleTimeout))
 	add(r.MaxRequestMessage > 0, "may have messages of %d bytes", r.MaxRequestMessage)
 	add(r.RequestHeaders != nil, "has its request headers changed")
 	add(r.ResponseHeaders != nil, "has its response headers changed")

@@ -15,7 +15,7 @@ frontends: [{name: f, listen: ":1"}]
 backends: {a: {endpoints: [h:1]}, b: {endpoints: [h:2]}}
 routes:
   - {backend: a}
-  - {match: {host: "*.example.com"}, backend: b, max_duration: 5s}
+  - {match: {host: "*.example.com"}, backend: b, max_duration: 5s, idle_timeout: 1m, methods: {deny: [Drop]}}
   - {match: {host: api.example.com, service: shop.v1.*}, backend: [{name: a, weight: 9}, {name: b, weight: 1}]}
   - {match: {host: api.example.com, service: shop.v1.S}, fan_out: {backend: b}}
   - {match: {host: api.example.com, service: shop.v1.S, method: Get}, deny: true}
@@ -51,6 +51,18 @@ goes before routes[4] (m.yaml:9:5), which has less metadata: 0, not 1
 goes before routes[3] (m.yaml:8:5), which has no method
 goes before routes[2] (m.yaml:7:5), which has a less specific service: shop.v1.*
 goes before routes[1] (m.yaml:6:5), which has a less specific host: *.example.com
+goes before routes[0] (m.yaml:5:5), which has a less specific host: any
+`},
+		{"a method that is let through", Query{Host: "a.example.com", Service: "x.S", Method: "Get"}, `a.example.com/x.S/Get: routes[1] (m.yaml:6:5)
+  matches by host *.example.com
+  goes to backend b
+  may take 5s
+  may be idle for 1m0s
+goes before routes[0] (m.yaml:5:5), which has a less specific host: any
+`},
+		{"a method that is not", Query{Host: "a.example.com", Service: "x.S", Method: "Drop"}, `a.example.com/x.S/Drop: routes[1] (m.yaml:6:5)
+  matches by host *.example.com
+  is denied with PERMISSION_DENIED: the route's methods do not let it through
 goes before routes[0] (m.yaml:5:5), which has a less specific host: any
 `},
 		{"weights", Query{Host: "api.example.com", Service: "shop.v1.T", Method: "M"}, `api.example.com/shop.v1.T/M: routes[2] (m.yaml:7:5)

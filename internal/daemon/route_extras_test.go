@@ -4,11 +4,14 @@
 package daemon
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/sample"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
@@ -39,5 +42,52 @@ routes:
 				t.Errorf("plain %v: header = %v", plain, header)
 			}
 		}
+	}
+}
+
+// Methods that a route does not let through are denied, and go to no other route.
+func TestDeclaredMethods(t *testing.T) {
+	d := startRoutes(t, `
+  - {backend: v3}
+  - {match: {service: a.S}, backend: v1, methods: {allow: [Get, /a.S/List]}}
+  - {match: {service: b.*}, backend: v2, methods: {deny: [Drop, /b.T/Get]}}
+`)
+	conn := connectTo(t, d, "f", insecure.NewCredentials())
+	denied := codes.PermissionDenied.String()
+	for path, want := range map[string]string{
+		"/a.S/Get": "v1", "/a.S/List": "v1", "/a.S/Put": denied,
+		"/b.S/Get": "v2", "/b.S/Drop": denied, "/b.T/Get": denied, "/b.T/Put": "v2",
+		"/c.S/Drop": "v3",
+	} {
+		if got := answerer(callContext(t), conn, path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
+// A call of which nothing moves ends; others do not.
+func TestDeclaredIdleTimeout(t *testing.T) {
+	backend := startBackends(t, 1)[0]
+	d := startDaemon(t, Config{File: declare(t, `
+frontends: [{name: f, listen: "127.0.0.1:0"}]
+backends: {b: {endpoints: ["%s"]}}
+routes:
+  - {match: {service: %s}, backend: b}
+  - {match: {service: %[2]s, method: Chat}, backend: b, idle_timeout: 200ms}
+`, backend.Addr(), echoService)})
+	conn := connectTo(t, d, "f", insecure.NewCredentials())
+	chat := openChat(t, conn)
+	if err := chat.Send(&samplepb.EchoRequest{Text: "hi"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chat.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := chat.Recv()
+	if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "nothing moved for 200ms") {
+		t.Errorf("error = %v", err)
+	}
+	if who, err := echo(callContext(t), conn); err != nil || who != "0" {
+		t.Errorf("answer of %q, %v", who, err)
 	}
 }

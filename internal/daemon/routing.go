@@ -34,7 +34,13 @@ type pathRoute struct {
 	choice choice    // empty where nothing is forwarded to one backend
 	fan    *fanRoute // nil where nothing is forwarded to many
 
+	methods         *config.MethodSet    // nil for all
 	responseHeaders *relay.HeaderChanges // nil for none
+}
+
+// newPathRoute returns a route without its destination.
+func newPathRoute(p *routePlan) *pathRoute {
+	return &pathRoute{routePlan: p, methods: p.Methods.Set(), responseHeaders: responseChanges(p.ResponseHeaders)}
 }
 
 // choice is the backends of a route by weights. The shares are exact over any
@@ -124,6 +130,10 @@ func (r *router) follow(c *relay.Call, i int) {
 		reject(c, codes.PermissionDenied, "manifold: "+c.Path()+" is denied", reasonDenied)
 		return
 	}
+	if !to.methods.Lets(c.Path(), c.Method()) {
+		reject(c, codes.PermissionDenied, "manifold: "+c.Path()+" is denied", reasonDenied)
+		return
+	}
 	var targets []relay.Target
 	if to.fan != nil {
 		var ok bool
@@ -141,6 +151,9 @@ func (r *router) follow(c *relay.Call, i int) {
 		}
 	}
 	c.SetTimeout(time.Duration(to.MaxDuration))
+	if to.IdleTimeout > 0 {
+		c.SetIdleTimeout(time.Duration(to.IdleTimeout))
+	}
 	if n := to.MaxRequestMessage; n > 0 {
 		c.SetMaxRequestMessage(uint32(n))
 	}

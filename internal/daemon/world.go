@@ -68,7 +68,7 @@ func (d *Daemon) openWorld(p *plan, old *world) (*world, error) {
 // openRoutes makes the routes.
 func (w *world) openRoutes(old *world) error {
 	for i := range w.routes {
-		r := &pathRoute{routePlan: &w.routes[i], responseHeaders: responseChanges(w.routes[i].ResponseHeaders)}
+		r := newPathRoute(&w.routes[i])
 		switch {
 		case r.FanOut != nil:
 			var err error
