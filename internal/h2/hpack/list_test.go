@@ -140,3 +140,18 @@ func TestKnownListsAreBounded(t *testing.T) {
 		t.Errorf("%d slots, want %d", got, maxEncoderSlots)
 	}
 }
+
+// As long as a set has room nothing is forgotten, whatever the hashes: they change with each process.
+func TestFilterKeepsWhileRoom(t *testing.T) {
+	for random := range uint32(64) {
+		f := filter{random: random << 26}
+		for i := range uint32(filterSets * filterWays) {
+			f.again(1 + i)
+		}
+		for i := range uint32(filterSets * filterWays) {
+			if !f.again(1 + i) {
+				t.Fatalf("random %d: hash %d is forgotten", random, 1+i)
+			}
+		}
+	}
+}

@@ -3,6 +3,8 @@
 
 package hpack
 
+import "slices"
+
 // A filter has filterSets sets of filterWays hashes. With two values per call
 // that never repeat, one that comes every 10 calls is still known the next time
 // in 3 cases of 4.
@@ -27,6 +29,10 @@ func (f *filter) again(pair uint32) bool {
 		if h == pair {
 			return true
 		}
+	}
+	if i := slices.Index(set[:], 0); i >= 0 { // no field has this hash
+		set[i] = pair
+		return false
 	}
 	// At random, because with the oldest first five fields of one list that
 	// share a set would push each other out for ever.
