@@ -33,15 +33,20 @@ const callStreams = 2
 
 // letGo is told when a connection has let go of one of the call's streams. After
 // the second of an ordinary call nothing refers to it: it had one attempt, decided
-// inside of Route, that never waited; no context or late timer of it is about.
+// inside of Route, that never waited; no context or late timer of it is about. A call that was
+// refused before it was offered to an endpoint has only the client's stream.
 func (c *Call) letGo() {
 	c.mu.Lock()
 	c.released++
 	streams, fan := callStreams, c.fan
-	if fan != nil {
+	refused := fan == nil && c.attempts == 0 && c.ep == nil
+	switch {
+	case fan != nil:
 		streams = 1 + fan.opened
+	case refused:
+		streams = 1
 	}
-	reuse := c.released == streams && c.mayReuse && (c.attempts == 1 || fan != nil) && c.stage == stageDone
+	reuse := c.released == streams && c.mayReuse && (c.attempts == 1 || refused || fan != nil) && c.stage == stageDone
 	c.mu.Unlock()
 	if reuse {
 		if fan != nil {

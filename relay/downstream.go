@@ -133,7 +133,7 @@ func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
 	if head.TooLarge != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.content = "application/grpc"
+		c.content, c.mayReuse = usualContent, true
 		c.srv.inFlight.Add(1)
 		c.fail(b, failure(codes.ResourceExhausted, ReasonHeadersTooLarge, "request headers: "+head.TooLarge.Error()), ReasonHeadersTooLarge)
 		return
@@ -210,12 +210,11 @@ func (c *Call) route(b *h2.Batch) {
 	c.mu.Lock()
 	switch {
 	case !ok:
-		c.fail(b, failure(codes.Unimplemented, ReasonMalformedPath, "malformed path, expected /service/method"), ReasonMalformedPath)
+		c.failStock(b, malformedPath)
 	case c.timeout == badTimeout:
-		c.fail(b, failure(codes.Internal, ReasonMalformedTimeout, "malformed grpc-timeout, expected up to 8 digits and one of H M S m u n"), ReasonMalformedTimeout)
+		c.failStock(b, malformedTimeout)
 	case c.srv.overloaded.Load():
-		c.pushback = true
-		c.fail(b, failure(codes.Unavailable, ReasonMemory, "proxy is short of memory"), ReasonMemory)
+		c.failStock(b, shortOfMemory)
 	default:
 		c.armDeadline()
 		c.mu.Unlock()

@@ -36,7 +36,8 @@ type Conn struct {
 	batch       Batch
 	toTell      []*Stream // see tellReleased
 	spare       *Stream   // of NewStream, for a stream that was not opened after all
-	now         time.Time // when the input at hand arrived
+	now         time.Time // when the turn of the input at hand began
+	more        bool      // a turn ended with input left
 	abuse       abuse
 	gotSettings bool
 	acked       bool // the peer knows our SETTINGS

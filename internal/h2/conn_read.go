@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
@@ -60,6 +61,12 @@ func (c *Conn) readAll() error {
 		c.batch.gather()
 		c.batch.Flush()
 		c.tellReleased()
+		if c.more {
+			runtime.Gosched()
+			c.now = time.Now()
+			c.batch.now = c.now
+			continue
+		}
 		if _, err := c.in.fill(); err != nil {
 			return c.endOfInput(err)
 		}
@@ -109,11 +116,11 @@ func (c *Conn) readPreface() error {
 	return nil
 }
 
-// parse works through the complete frames in the read buffer.
+// parse works through the complete frames in the read buffer, as far as one turn goes.
 func (c *Conn) parse() *frame.Error {
-	begin := c.in.r
+	begin, work := c.in.r, 0
 	incomplete := false // what is there of the next frame must not wait for its rest for long
-	for {
+	for c.more = false; ; {
 		p := c.in.bytes()
 		if len(p) < frame.HeaderLen {
 			incomplete = len(p) > 0
@@ -138,11 +145,28 @@ func (c *Conn) parse() *frame.Error {
 			}
 		}
 		c.in.advance(n)
+		if work += turnWork(h); work >= maxTurn {
+			c.more = len(c.in.bytes()) > 0
+			break
+		}
 	}
 	c.notePartial(incomplete, c.in.r > begin)
 	c.in.release()
 	c.forgetFields()
 	return nil
+}
+
+// maxTurn is the work that a connection's input may be in one turn: after it what it led to is written, the streams that
+// are over are given back, and others run. A read buffer has room for 20,000 refused calls, whose memory
+// would be in use at once; a hundred calls with a message each, and what comes with them, are one turn.
+const maxTurn = 512
+
+// turnWork is what a frame counts of a turn: one, and one more for each 64 octets of a header block.
+func turnWork(h frame.Header) int {
+	if h.Type == frame.TypeHeaders || h.Type == frame.TypeContinuation {
+		return 1 + int(h.Length)/64
+	}
+	return 1
 }
 
 // notePartial keeps the time since which a header block, or a frame's first octets, are incomplete: a client
