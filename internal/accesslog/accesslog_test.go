@@ -247,6 +247,38 @@ func lines(t *testing.T, path string) int {
 	return n
 }
 
+// What is written can go elsewhere at any time, without a line lost.
+func TestUse(t *testing.T) {
+	dir := t.TempDir()
+	paths := []string{filepath.Join(dir, "0"), filepath.Join(dir, "1"), filepath.Join(dir, "2")}
+	w := open(t, accesslog.Config{Path: paths[0]})
+	l := accesslog.Logger{Writer: w}
+	relayed(t, func(c *relay.Call, st relay.CallStats) {
+		for i := range 300 {
+			if i%100 == 50 {
+				o, err := accesslog.OpenOutput(paths[i/100])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				w.Use(o)
+			}
+			l.Log(accesslog.End, c, &st, accesslog.Where{})
+		}
+		waitFor(t, func() bool { return w.Written() == 300 })
+		l.Log(accesslog.End, c, &st, accesslog.Where{})
+	})
+	w.Close()
+	if n := lines(t, paths[0]) + lines(t, paths[1]) + lines(t, paths[2]); n != 301 || lines(t, paths[2]) == 0 {
+		t.Errorf("%d lines in all, want 301, some of them in the last file", n)
+	}
+	o, err := accesslog.OpenOutput(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Use(o) // too late, and closed
+}
+
 // A file that cannot be opened is an error at once.
 func TestOpenFails(t *testing.T) {
 	if _, err := accesslog.Open(accesslog.Config{Path: filepath.Join(t.TempDir(), "no", "file")}); err == nil {

@@ -46,14 +46,46 @@ type Writer struct {
 	lines   int
 	idle    bool // run waits for the first line
 	reopen  bool
+	next    *Output // in whose place to go on
 	closed  bool
 
 	// Owned by run.
-	out     io.Writer
-	file    *os.File
-	info    os.FileInfo
+	at      Output
 	checked time.Time
 	failing bool
+}
+
+// An Output is a place for lines, open. It belongs to the [Writer] that is to use it, or else is closed.
+type Output struct {
+	path string // empty: out is not a file that may be renamed
+	out  io.Writer
+	file *os.File
+	info os.FileInfo
+}
+
+// OpenOutput opens a file to append to; without a path, standard output.
+func OpenOutput(path string) (*Output, error) {
+	if path == "" {
+		return &Output{out: os.Stdout}, nil
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // a log that others may read
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close() //nolint:errcheck // of no use
+		return nil, err
+	}
+
+	return &Output{path, f, f, info}, nil
+}
+
+// Close closes an output that no writer uses.
+func (o *Output) Close() {
+	if o.file != nil {
+		o.file.Close() //nolint:errcheck // all that was written to it was
+	}
 }
 
 // Open opens the file and starts to write. Its owner closes it.
@@ -67,14 +99,13 @@ func Open(cfg Config) (*Writer, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	w := &Writer{cfg: cfg, wake: make(chan struct{}, 1), done: make(chan struct{}), out: cfg.Output, idle: true}
-	if cfg.Path == "" && cfg.Output == nil {
-		w.out = os.Stdout
-	}
-	if cfg.Path != "" {
-		if err := w.openFile(); err != nil {
+	w := &Writer{cfg: cfg, wake: make(chan struct{}, 1), done: make(chan struct{}), at: Output{out: cfg.Output}, idle: true}
+	if cfg.Path != "" || cfg.Output == nil {
+		at, err := OpenOutput(cfg.Path)
+		if err != nil {
 			return nil, err
 		}
+		w.at = *at
 	}
 	go w.run() // until Close
 
@@ -121,6 +152,22 @@ func (w *Writer) Reopen() {
 	w.signal()
 }
 
+// Use has lines written elsewhere from the next write on; those that wait still go to where they would have gone. What was used
+// before is closed.
+func (w *Writer) Use(o *Output) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.next != nil {
+		w.next.Close()
+	}
+	w.next = o
+	if w.closed {
+		w.next = nil
+		o.Close()
+	}
+	w.signal()
+}
+
 // Close writes what waits and ends. Lines that come later are dropped.
 func (w *Writer) Close() {
 	w.mu.Lock()
@@ -133,7 +180,7 @@ func (w *Writer) Close() {
 // run writes until Close.
 func (w *Writer) run() {
 	defer close(w.done)
-	defer w.closeFile()
+	defer func() { w.at.Close() }()
 	timer := time.NewTimer(w.cfg.Flush)
 	defer timer.Stop()
 	var spare []byte
@@ -146,10 +193,14 @@ func (w *Writer) run() {
 			case <-w.wake:
 			}
 		}
-		lines, n, reopen, closed := w.take(spare)
-		w.write(lines, n, reopen)
-		spare = lines[:0]
-		if closed {
+		t := w.take(spare)
+		w.write(t.text, t.lines, t.reopen)
+		if t.next != nil {
+			w.at.Close()
+			w.at = *t.next
+		}
+		spare = t.text[:0]
+		if t.closed {
 			return
 		}
 		w.rest()
@@ -161,23 +212,31 @@ func (w *Writer) urgent() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
-	return w.closed || w.reopen || len(w.waiting) >= writeAt
+	return w.closed || w.reopen || w.next != nil || len(w.waiting) >= writeAt
 }
 
-// take returns what waits, and leaves spare in its place.
-func (w *Writer) take(spare []byte) (lines []byte, n int, reopen, closed bool) {
+// taken is what there is to do.
+type taken struct {
+	text           []byte
+	lines          int
+	next           *Output
+	reopen, closed bool
+}
+
+// take returns what there is to do, and leaves spare in the place of what waits.
+func (w *Writer) take(spare []byte) taken {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	lines, n, reopen, closed = w.waiting, w.lines, w.reopen, w.closed
-	w.waiting, w.lines, w.reopen = spare, 0, false
+	t := taken{w.waiting, w.lines, w.next, w.reopen, w.closed}
+	w.waiting, w.lines, w.next, w.reopen = spare, 0, nil, false
 
-	return lines, n, reopen, closed
+	return t
 }
 
 // rest has the next line wake run, unless there is one already.
 func (w *Writer) rest() {
 	w.mu.Lock()
-	w.idle = len(w.waiting) == 0 && !w.closed && !w.reopen
+	w.idle = len(w.waiting) == 0 && !w.closed && !w.reopen && w.next == nil
 	idle := w.idle
 	w.mu.Unlock()
 	if !idle {
@@ -191,11 +250,7 @@ func (w *Writer) write(lines []byte, n int, reopen bool) {
 	if n == 0 {
 		return
 	}
-	if w.out == nil {
-		w.dropped.Add(uint64(n))
-		return
-	}
-	if _, err := w.out.Write(lines); err != nil {
+	if _, err := w.at.out.Write(lines); err != nil {
 		w.dropped.Add(uint64(n))
 		w.failed(err)
 		return
@@ -207,58 +262,35 @@ func (w *Writer) write(lines []byte, n int, reopen bool) {
 func (w *Writer) failed(err error) {
 	if !w.failing {
 		w.failing = true
-		w.cfg.Log.Error("access log cannot be written", "file", w.cfg.Path, "error", err)
+		w.cfg.Log.Error("access log cannot be written", "file", w.at.path, "error", err)
 	}
 }
 
 func (w *Writer) recovered() {
 	if w.failing {
 		w.failing = false
-		w.cfg.Log.Info("access log is written again", "file", w.cfg.Path, "dropped", w.dropped.Load())
+		w.cfg.Log.Info("access log is written again", "file", w.at.path, "dropped", w.dropped.Load())
 	}
 }
 
 // checkFile opens the file again where that is asked for, or if its name leads elsewhere now.
 func (w *Writer) checkFile(reopen bool) {
-	if w.cfg.Path == "" {
+	if w.at.path == "" {
 		return
 	}
 	now := time.Now()
-	if !reopen && w.file != nil && now.Sub(w.checked) < time.Second {
+	if !reopen && now.Sub(w.checked) < time.Second {
 		return
 	}
 	w.checked = now
-	if info, err := os.Stat(w.cfg.Path); !reopen && w.file != nil && err == nil && os.SameFile(info, w.info) {
+	if info, err := os.Stat(w.at.path); !reopen && err == nil && os.SameFile(info, w.at.info) {
 		return
 	}
-	old := w.file
-	if err := w.openFile(); err != nil {
+	again, err := OpenOutput(w.at.path)
+	if err != nil {
 		w.failed(err) // and the old file stays in use
 		return
 	}
-	if old != nil {
-		old.Close() //nolint:errcheck // all that was written to it was
-	}
-}
-
-// openFile opens the file.
-func (w *Writer) openFile() error {
-	f, err := os.OpenFile(w.cfg.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // a log that others may read
-	if err != nil {
-		return err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close() //nolint:errcheck // of no use
-		return err
-	}
-	w.file, w.info, w.out = f, info, f
-
-	return nil
-}
-
-func (w *Writer) closeFile() {
-	if w.file != nil {
-		w.file.Close() //nolint:errcheck // all that was written to it was
-	}
+	w.at.Close()
+	w.at = *again
 }

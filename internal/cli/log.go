@@ -4,10 +4,12 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
 
 	"github.com/spf13/pflag"
 
@@ -19,6 +21,8 @@ type logFlags struct {
 	level, format string
 	flags         *pflag.FlagSet
 	current       slog.LevelVar // of the logger made last
+	json          atomic.Bool   // whether the logger made last writes JSON now, else text
+	terminal      bool          // whether it writes to one
 }
 
 // register declares the flags, behind those of the command itself.
@@ -35,22 +39,70 @@ func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 		return nil, fmt.Errorf("--log-level %q: expected debug, info, warn or error", f.level)
 	}
 	f.current.Set(level)
-	format := f.format
-	if format == "auto" {
-		format = "json"
-		if terminal(w) {
-			format = "text"
-		}
-	}
-
-	switch opts := (&slog.HandlerOptions{Level: &f.current}); format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	f.terminal = terminal(w)
+	switch f.format {
+	case "text", "json", "auto":
+		f.json.Store(f.writesJSON(f.format))
 	default:
 		return nil, fmt.Errorf("--log-format %q: expected text, json or auto", f.format)
 	}
+	opts := &slog.HandlerOptions{Level: &f.current}
+
+	return slog.New(&eitherHandler{slog.NewTextHandler(w, opts), slog.NewJSONHandler(w, opts), &f.json}), nil
+}
+
+// writesJSON reports whether a format is JSON here.
+func (f *logFlags) writesJSON(format string) bool {
+	return format == "json" || format == "auto" && !f.terminal
+}
+
+// follow has the logger made last be as a reloaded file says, where the file before said something else and no flag goes before it. Hence
+// a level that was set at run time stays until the file has another.
+func (f *logFlags) follow(before, now config.Log) error {
+	if now.Level != before.Level && !f.flags.Changed("log-level") {
+		var level slog.Level // info where the file says nothing
+		if now.Level != "" {
+			if err := level.UnmarshalText([]byte(now.Level)); err != nil {
+				return err
+			}
+		}
+		f.current.Set(level)
+	}
+	if now.Format != before.Format && !f.flags.Changed("log-format") {
+		f.json.Store(f.writesJSON(string(now.Format)))
+	}
+
+	return nil
+}
+
+// eitherHandler is one of two handlers, which may change at any time.
+type eitherHandler struct {
+	text, json slog.Handler
+	isJSON     *atomic.Bool
+}
+
+// Enabled implements slog.Handler.
+func (h *eitherHandler) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.text.Enabled(ctx, l)
+}
+
+// Handle implements slog.Handler.
+func (h *eitherHandler) Handle(ctx context.Context, r slog.Record) error {
+	if h.isJSON.Load() {
+		return h.json.Handle(ctx, r)
+	}
+
+	return h.text.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *eitherHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &eitherHandler{h.text.WithAttrs(attrs), h.json.WithAttrs(attrs), h.isJSON}
+}
+
+// WithGroup implements slog.Handler.
+func (h *eitherHandler) WithGroup(name string) slog.Handler {
+	return &eitherHandler{h.text.WithGroup(name), h.json.WithGroup(name), h.isJSON}
 }
 
 // declare takes over what a file says and no flag does.

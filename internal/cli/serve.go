@@ -166,7 +166,7 @@ func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
 	return daemon.Config{
 		Level: &f.log.current, Version: version(), FileName: f.config,
 		File: file, Load: func() (*config.Config, error) { return config.Load(f.config) },
-		DrainDelay: f.drainDelay, Log: log,
+		DrainDelay: f.drainDelay, Log: log, Relog: f.log.follow,
 	}, nil
 }
 

@@ -33,9 +33,9 @@ type Config struct {
 	Backends  map[string]Backend `yaml:"backends" doc:"Where calls go, by names of your choice."`
 	Routes    []Route            `yaml:"routes" doc:"Which calls go where. The most specific route that matches a call takes it: an exact host before a wildcard, an exact service before a glob, a method before none, more metadata before less, then the earlier one. A call without a route is answered with UNIMPLEMENTED."`
 	Drain     Drain              `yaml:"drain" doc:"How the daemon stops, and what it has a reload remove."`
-	Admin     *Admin             `yaml:"admin" doc:"The endpoint for operators: status page, metrics, and more. Read at the start only." default:"none"`
-	AccessLog *AccessLog         `yaml:"access_log" doc:"A line of JSON for each call. Read at the start only." default:"none"`
-	Log       Log                `yaml:"log" doc:"The log for people. Read at the start only."`
+	Admin     *Admin             `yaml:"admin" doc:"The endpoint for operators: status page, metrics, and more. A change takes a restart." default:"none"`
+	AccessLog *AccessLog         `yaml:"access_log" doc:"A line of JSON for each call. A reload can move it, change its headers and turn it off; the rest takes a restart." default:"none"`
+	Log       Log                `yaml:"log" doc:"The log for people."`
 	Metrics   Metrics            `yaml:"metrics" doc:"Names in metrics."`
 }
 

@@ -53,6 +53,9 @@ type Config struct {
 	Admin *config.Admin
 	// Level is the level of Log, for the admin endpoint to show and change. Default: one that changes nothing.
 	Level *slog.LevelVar
+	// Relog has Log be as a reloaded file says, which says something else than the one before. Default: a warning that it takes
+	// a restart.
+	Relog func(before, now config.Log) error
 	// Version and FileName are for people.
 	Version, FileName string
 	// Log gets what an operator should know. Default: nothing is logged.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -24,9 +25,12 @@ import (
 type observer struct {
 	registry metrics.Registry
 	history  *metrics.History
-	access   *accesslog.Logger // nil: none
-	progress time.Duration
 	admin    *adminServer // nil: none
+
+	writer   *accesslog.Writer // nil: there was no access log at the start
+	progress time.Duration
+	access   atomic.Pointer[accesslog.Logger] // nil: none, maybe for now
+	path     string                           // of writer; guarded by the daemon's reloading
 
 	stop    chan struct{} // ends sample
 	stopped sync.WaitGroup
@@ -45,19 +49,21 @@ func newObserver(cfg *Config) (*observer, error) {
 	o := &observer{stop: make(chan struct{})}
 	o.history = metrics.NewHistory(&o.registry)
 	if l := file.AccessLog; l != nil {
-		c := accesslog.Config{Path: l.Path, Log: cfg.Log}
-		if l.Path == "stdout" {
-			c.Path = ""
-		}
-		w, err := accesslog.Open(c)
-		if err != nil {
+		o.path = accessPath(l)
+		var err error
+		if o.writer, err = accesslog.Open(accesslog.Config{Path: o.path, Log: cfg.Log}); err != nil {
 			return nil, fmt.Errorf("access log: %w", err)
 		}
-		o.access = &accesslog.Logger{Writer: w, Headers: l.Headers}
+		o.access.Store(o.logger(l))
 		o.progress = time.Duration(l.Progress)
 	}
 
 	return o, nil
+}
+
+// logger returns what makes the lines that a file asks for.
+func (o *observer) logger(l *config.AccessLog) *accesslog.Logger {
+	return &accesslog.Logger{Writer: o.writer, Headers: l.Headers}
 }
 
 // start begins to take samples for the history and opens the admin endpoint.
@@ -108,15 +114,15 @@ func (o *observer) close() {
 	if o.admin != nil {
 		o.admin.close()
 	}
-	if o.access != nil {
-		o.access.Writer.Close()
+	if o.writer != nil {
+		o.writer.Close()
 	}
 }
 
 // reopen has the access log's file opened again.
 func (o *observer) reopen() {
-	if o != nil && o.access != nil {
-		o.access.Writer.Reopen()
+	if o != nil && o.writer != nil {
+		o.writer.Reopen()
 	}
 }
 
@@ -160,7 +166,7 @@ func (o *observer) hooks(frontend string) relay.Hooks {
 		ConnOpened: f.counts.ConnOpened, ConnClosed: f.counts.ConnClosed, ConnRejected: f.counts.ConnRejected, Glitch: f.counts.Glitch,
 		CallEnded: f.callEnded, AttemptOpening: attemptOpening, AttemptRetried: attemptRetried,
 	}
-	if o.access != nil {
+	if o.writer != nil {
 		h.FirstResponse = true
 		if o.progress >= 0 {
 			h.CallProgress, h.ProgressEvery = f.callProgress, o.progress
@@ -193,17 +199,21 @@ func (f *frontendObserver) callEnded(c *relay.Call, s relay.CallStats) {
 	if s.Reason != "" {
 		f.counts.Failed(s.Reason)
 	}
-	if f.access != nil {
-		f.access.Log(accesslog.End, c, &s, whereOf(cell))
+	if l := f.access.Load(); l != nil {
+		l.Log(accesslog.End, c, &s, whereOf(cell))
 	}
 }
 
 func (f *frontendObserver) callProgress(c *relay.Call, s relay.CallStats) {
+	l := f.access.Load()
+	if l == nil {
+		return
+	}
 	cell := cellOf(c)
 	if cell == nil {
 		cell = f.counts.Unrouted()
 	}
-	f.access.Log(accesslog.Progress, c, &s, whereOf(cell))
+	l.Log(accesslog.Progress, c, &s, whereOf(cell))
 }
 
 func whereOf(c *metrics.Cell) accesslog.Where {

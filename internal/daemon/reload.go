@@ -90,12 +90,22 @@ func (d *Daemon) reload() error {
 	if err != nil {
 		return err
 	}
-	before := d.world.Load()
-	if err := d.change(p); err != nil {
+	out, err := d.observer.openAccess(cfg.File)
+	if err != nil {
 		return err
 	}
+	before := d.world.Load()
+	if err := d.change(p); err != nil {
+		if out != nil {
+			out.Close()
+		}
+		return err
+	}
+	d.observer.resettle(cfg.File, out)
+	d.relog(before.file, cfg.File)
 	d.log.Info("reloaded", "frontends", len(p.frontends), "backends", len(p.backends), "routes", len(p.routes),
 		"backends_before", len(before.backends), "routes_before", len(before.routes))
+	d.warnRestart(cfg.File)
 
 	return nil
 }

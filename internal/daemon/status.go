@@ -33,8 +33,8 @@ func (d *Daemon) Status(since uint64) *status.Status {
 		Process: processStatus(), Total: o.history.Activity(metrics.Total, since), Reload: d.reloadStatus(),
 		LogLevel: strings.ToLower(d.cfg.Level.Level().String()),
 	}
-	if o.access != nil {
-		s.AccessLog = &status.AccessLog{Written: o.access.Writer.Written(), Dropped: o.access.Writer.Dropped()}
+	if o.writer != nil {
+		s.AccessLog = &status.AccessLog{Written: o.writer.Written(), Dropped: o.writer.Dropped()}
 	}
 	if d.health.drains() {
 		s.State = "draining"
