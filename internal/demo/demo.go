@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package demo shows what the proxy does: it starts three sample backends on TCP
-// ports, a whole daemon in front of them, makes calls, and writes down what went
+// ports, a whole daemon in front of them that runs on a configuration file, makes calls, and writes down what went
 // where.
 //
 // Nothing in it is played: the calls are made over one TCP connection to the
@@ -16,17 +16,17 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/daemon"
 	"github.com/manifold-grpc/manifold/internal/sample"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
-	"github.com/manifold-grpc/manifold/proxy/splice"
 )
 
 const (
@@ -43,6 +43,8 @@ var backendNames = []string{"one", "two", "three"}
 type Options struct {
 	// Listen is where the proxy listens. Required; port 0 is any free one.
 	Listen daemon.Address
+	// ShowConfig adds the configuration file that the proxy runs on to what is shown.
+	ShowConfig bool
 	// Keep, if not nil, leaves everything running after the calls until a signal
 	// comes.
 	Keep <-chan os.Signal
@@ -57,20 +59,24 @@ func Run(ctx context.Context, out io.Writer, opts Options) (err error) {
 		return err
 	}
 
-	d, err := startProxy(opts.Listen, backends)
+	text := configuration(opts.Listen, backends)
+	d, addr, err := startProxy(text)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopProxy(d)) }()
 
 	p := &printer{out: out}
-	p.setting(d.Addr(), backends)
-	if err := show(ctx, p, d.Addr()); err != nil {
+	p.setting(addr, backends)
+	if opts.ShowConfig {
+		p.configuration(text)
+	}
+	if err := show(ctx, p, addr); err != nil {
 		return err
 	}
 
 	if opts.Keep != nil {
-		p.tryIt(d.Addr())
+		p.tryIt(addr)
 		<-opts.Keep
 	}
 
@@ -118,29 +124,49 @@ func stopBackends(backends []*sample.Backend) {
 	}
 }
 
-// startProxy starts a daemon that balances EchoService and fans FleetService out.
-func startProxy(listen daemon.Address, backends []*sample.Backend) (*daemon.Daemon, error) {
-	cfg := daemon.Config{
-		Listen: listen,
-		FanOut: daemon.FanOut{
-			Services: []string{samplepb.FleetService_ServiceDesc.ServiceName},
-			// The fields of NodeMetadata in sample.proto.
-			Layout:    splice.Layout{Element: 1, Metadata: 99, Hostname: 1, Error: 2, Status: 3},
-			Streaming: streaming,
-		},
-	}
+// file is the configuration file of the demo: EchoService is balanced, FleetService is fanned out. In layout are the
+// fields of NodeMetadata in sample.proto.
+const file = `frontends:
+  - {name: demo, listen: %q}
+backends:
+  sample:
+    endpoints: [%s]
+    health: {}
+routes:
+  - match: {service: manifold.sample.v1.FleetService}
+    fan_out:
+      backend: sample
+      unary: [Describe]
+      layout: {element: 1, metadata: 99, hostname: 1, error: 2, status: 3}
+  - {backend: sample}
+`
+
+// configuration returns the text of the file for these addresses.
+func configuration(listen daemon.Address, backends []*sample.Backend) string {
+	var endpoints []string
 	for _, b := range backends {
-		cfg.Endpoints = append(cfg.Endpoints, daemon.Endpoint{
-			Address: daemon.Address{Network: "tcp", Addr: b.Addr().String()},
-		})
+		endpoints = append(endpoints, strconv.Quote(b.Addr().String()))
 	}
 
-	d, err := daemon.New(cfg)
+	return fmt.Sprintf(file, listen, strings.Join(endpoints, ", "))
+}
+
+// startProxy starts a daemon with a configuration file of this text.
+func startProxy(text string) (*daemon.Daemon, daemon.Address, error) {
+	cfg, err := config.Source{Name: "demo.yaml"}.Parse([]byte(text))
 	if err != nil {
-		return nil, err
+		return nil, daemon.Address{}, err
 	}
+	d, err := daemon.New(daemon.Config{File: cfg})
+	if err != nil {
+		return nil, daemon.Address{}, err
+	}
+	if err := d.Start(); err != nil {
+		return nil, daemon.Address{}, err
+	}
+	addr, _ := d.AddrOf("demo")
 
-	return d, d.Start()
+	return d, addr, nil
 }
 
 // stopProxy drains, which takes no time when the calls have gone well: none are left.
@@ -149,23 +175,6 @@ func stopProxy(d *daemon.Daemon) error {
 	defer cancel()
 
 	return d.Shutdown(ctx)
-}
-
-// streaming reports whether a method of the sample services streams answers.
-func streaming(fullMethod string) bool {
-	service, method, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
-	services := samplepb.File_internal_sample_samplepb_sample_proto.Services()
-
-	for i := range services.Len() {
-		if services.Get(i).FullName() != protoreflect.FullName(service) {
-			continue
-		}
-		if m := services.Get(i).Methods().ByName(protoreflect.Name(method)); m != nil {
-			return m.IsStreamingServer()
-		}
-	}
-
-	return true
 }
 
 // target returns an address in grpc-go's words.

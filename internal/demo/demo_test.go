@@ -96,17 +96,23 @@ func TestTryIt(t *testing.T) {
 	}
 }
 
-func TestStreaming(t *testing.T) {
-	for method, want := range map[string]bool{
-		"/manifold.sample.v1.FleetService/Describe": false,
-		"/manifold.sample.v1.FleetService/Watch":    true,
-		"/manifold.sample.v1.EchoService/Collect":   false,
-		"/manifold.sample.v1.FleetService/Unknown":  true,
-		"/unknown.Service/Method":                   true,
-		"":                                          true,
-	} {
-		if got := streaming(method); got != want {
-			t.Errorf("streaming(%q) = %v, want %v", method, got, want)
-		}
+// The file that is shown is the one that the proxy runs on: it starts another.
+func TestShowConfig(t *testing.T) {
+	var out strings.Builder
+	if err := Run(t.Context(), &out, Options{Listen: daemon.Address{Network: "tcp", Addr: "127.0.0.1:0"}, ShowConfig: true}); err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(out.String(), "It runs on this file:\n\n")
+	shown, _, _ := strings.Cut(rest, "\nONE TO ONE")
+	var text strings.Builder
+	for line := range strings.Lines(shown) {
+		text.WriteString(strings.TrimPrefix(line, "  "))
+	}
+	d, _, err := startProxy(text.String())
+	if err != nil {
+		t.Fatalf("%v, with\n%s", err, text.String())
+	}
+	if err := stopProxy(d); err != nil {
+		t.Error(err)
 	}
 }

@@ -41,6 +41,14 @@ func (p *printer) setting(proxy daemon.Address, backends []*sample.Backend) {
 	p.printf("All calls below are made to Manifold, over one connection.\n")
 }
 
+// configuration shows the file that the proxy runs on.
+func (p *printer) configuration(text string) {
+	p.printf("\nIt runs on this file:\n\n")
+	for line := range strings.Lines(text) {
+		p.printf("  %s", line)
+	}
+}
+
 // tryIt says what to do with a proxy that keeps running.
 func (p *printer) tryIt(proxy daemon.Address) {
 	p.printf(`

@@ -96,7 +96,7 @@ var layers = []layer{
 	},
 	{
 		dir:   "internal/demo",
-		allow: []string{"./internal/daemon", "./internal/sample/...", "./proxy/splice", grpc, protobuf, rpcProtos},
+		allow: []string{"./internal/config", "./internal/daemon", "./internal/sample/...", grpc, protobuf, rpcProtos},
 		tests: []string{goleak},
 	},
 	{
