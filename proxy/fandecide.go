@@ -243,24 +243,22 @@ func (f *fanCall) detach() {
 
 // runDetached runs all targets until they have ended or the call is decided.
 func (f *fanCall) runDetached() {
-	ended := make(chan struct{})
+	f.detached = make(chan struct{})
 
 	go func() { // ends with the targets
-		defer close(ended)
-
-		f.spread()
-		f.running.Wait()
+		defer close(f.detached)
+		f.runAll()
 	}()
 
 	select {
-	case <-ended:
+	case <-f.detached:
 	case <-f.ctx.Done():
 		f.endBase()
-		<-ended
+		<-f.detached
 	case <-f.course.met:
 		if !f.requestsDone.Load() { // nobody reads more of them once the caller has its status
 			f.endBase()
-			<-ended
+			<-f.detached
 		}
 	}
 }
@@ -283,7 +281,7 @@ func (f *fanCall) letFinish(err error) {
 	}
 
 	if live == 0 {
-		f.running.Wait()
+		<-f.detached
 
 		return
 	}
@@ -292,7 +290,7 @@ func (f *fanCall) letFinish(err error) {
 
 	limit := time.AfterFunc(f.options.LetFinish, f.endBase)
 
-	f.running.Wait()
+	<-f.detached
 	limit.Stop()
 }
 

@@ -29,8 +29,9 @@ type fanCall struct {
 	concat  concat      // what answer is, mostly
 	options *Fanout     // immutable; nil: as the library always had it
 
-	base    context.Context // of the targets; ends with the call, or later: see letFinish
-	endBase context.CancelFunc
+	base     context.Context // of the targets; ends with the call, or later: see letFinish
+	endBase  context.CancelFunc
+	detached chan struct{} // closed when all targets have ended; for calls with endBase
 
 	running sync.WaitGroup // the targets
 	watch   *time.Timer    // calls spread; set by runInline

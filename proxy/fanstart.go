@@ -42,8 +42,19 @@ const (
 	manyBytes = 16 << 10
 )
 
-// runTargets runs all targets to their ends.
+// runTargets runs all targets to their ends, or, if they may outlive the answer, until the call is decided.
 func (f *fanCall) runTargets() {
+	if f.endBase != nil {
+		f.runDetached()
+
+		return
+	}
+
+	f.runAll()
+}
+
+// runAll runs all targets to their ends.
+func (f *fanCall) runAll() {
 	if f.options != nil && f.options.Hedge > 0 && f.options.Hedge < len(f.targets) {
 		f.runHedged()
 
@@ -55,9 +66,7 @@ func (f *fanCall) runTargets() {
 
 	switch {
 	case f.endBase != nil:
-		f.runDetached()
-
-		return
+		f.spread()
 	case f.targets[0].queue.whole():
 		f.runInline()
 	default:

@@ -162,6 +162,9 @@ func TestHedge(t *testing.T) {
 		{"the first fails", fanout.Any(), []grpc.StreamHandler{fail(codes.Aborted, ""), echo, echo}, 1, 2, 0, "b=x;"},
 		{"all but the last fail", fanout.Any(), []grpc.StreamHandler{fail(codes.Aborted, ""), fail(codes.Aborted, ""), echo}, 1, 3, 0, "c=x;"},
 		{"two of two", fanout.Quorum(2), []grpc.StreamHandler{echo, echo, echo}, 2, 2, 0, "a=x;b=x;"},
+		{"one of two fails", fanout.Quorum(2), []grpc.StreamHandler{
+			fail(codes.Aborted, ""), after(30*time.Millisecond, echo), after(30*time.Millisecond, echo),
+		}, 2, 3, 30 * time.Millisecond, "b=x;c=x;"},
 		{"one is too few", fanout.Quorum(2), []grpc.StreamHandler{echo, echo, echo}, 1, 2, 0, "a=x;b=x;"},
 		{"all", fanout.All(), []grpc.StreamHandler{echo, echo, echo}, 2, 3, 0, "a=x;b=x;c=x;"},
 		{"more than there are", fanout.All(), []grpc.StreamHandler{echo, echo}, 9, 2, 0, "a=x;b=x;"},
