@@ -4,8 +4,6 @@
 package proxy
 
 import (
-	"cmp"
-	"iter"
 	"slices"
 
 	"google.golang.org/grpc/codes"
@@ -206,62 +204,6 @@ func (a *concat) resend(t *fanTarget, f *Frame) error {
 	return a.emit(t, f, m)
 }
 
-// emit sends m, the streaming form of f, in its turn if there is an order. f is nil for a message of an error. turn is held.
-func (a *concat) emit(t *fanTarget, f *Frame, m mem.BufferSlice) error {
-	if a.order == nil {
-		return a.sendMessage(m)
-	}
-
-	if f != nil {
-		key, err := t.orderKey(f)
-		if err != nil {
-			m.Free()
-
-			return err
-		}
-
-		t.part.key = key
-	}
-
-	return a.sendAll(a.order.Push(t.index, t.part.key, m.Len(), m))
-}
-
-// sendAll sends and frees the messages. turn is held.
-func (a *concat) sendAll(messages []mem.BufferSlice) (err error) {
-	for _, m := range messages {
-		if err == nil {
-			err = a.sendMessage(m)
-		} else {
-			m.Free()
-		}
-	}
-
-	return err
-}
-
-// keep holds m until the answers are joined. turn is held.
-func (a *concat) keep(t *fanTarget, m mem.BufferSlice) error {
-	limit, n := a.fan.handler.options.fanoutLimits.MergedBytes, m.Len()
-
-	if n > limit-a.merged {
-		m.Free()
-
-		err := status.Errorf(codes.ResourceExhausted, "proxy: the joined answers of the backends exceed the limit of %d bytes (MergedBytes)", limit)
-		a.fan.abort(err)
-
-		return err
-	}
-
-	a.merged += n
-	if t.part.messages == nil {
-		t.part.messages = t.part.one[:0]
-	}
-
-	t.part.messages = append(t.part.messages, m)
-
-	return nil
-}
-
 // becomeStreaming sends what was held back, each message for itself. turn is held.
 func (a *concat) becomeStreaming() {
 	a.kind = kindStreaming
@@ -327,17 +269,6 @@ func (a *concat) ended(t *fanTarget, phase Phase, err error) (told telling) {
 	}
 
 	return told
-}
-
-// drop frees what is held of a target. turn is held.
-func (a *concat) drop(t *fanTarget) {
-	for _, m := range t.part.messages {
-		a.merged -= m.Len()
-		m.Free()
-	}
-
-	t.part.raw.free()
-	t.part.messages, t.part.hasRaw, t.part.rawError = nil, false, nil
 }
 
 // report puts an error into the answer. Without options it ends the call with it when the backend makes no message
@@ -421,58 +352,6 @@ func (a *concat) discard() {
 	}
 }
 
-// join moves the messages of all targets into one, in their order. It reports whether there was any. turn is held.
-func (a *concat) join() (joined mem.BufferSlice, found bool) {
-	joined = make(mem.BufferSlice, 0, len(a.fan.targets))
-
-	for _, t := range a.inOrder() {
-		p := &t.part
-		if a.fan.options != nil && !p.joins {
-			a.drop(t)
-		}
-
-		for _, m := range p.messages {
-			joined = append(joined, m...) // with their references
-			found = true
-		}
-
-		p.raw.free()
-		p.messages = nil
-	}
-
-	return joined, found
-}
-
-// inOrder ranges over the targets in the order of the answer.
-func (a *concat) inOrder() iter.Seq2[int, *fanTarget] {
-	return func(yield func(int, *fanTarget) bool) {
-		targets := a.fan.targets
-
-		if a.fan.options == nil || !a.fan.options.ByArrival {
-			for i := range targets {
-				if !yield(i, &targets[i]) {
-					return
-				}
-			}
-
-			return
-		}
-
-		sorted := make([]*fanTarget, len(targets))
-		for i := range targets {
-			sorted[i] = &targets[i]
-		}
-
-		slices.SortStableFunc(sorted, func(x, y *fanTarget) int { return cmp.Compare(x.part.arrival, y.part.arrival) })
-
-		for i, t := range sorted {
-			if !yield(i, t) {
-				return
-			}
-		}
-	}
-}
-
 // boundOf checks what a target has sent by now, of a call that is not streaming, or else the message.
 func (t *fanTarget) boundOf(k kind, f *Frame) error {
 	if k == kindStreaming || t.fan.options == nil {
@@ -480,11 +359,4 @@ func (t *fanTarget) boundOf(k kind, f *Frame) error {
 	}
 
 	return t.bound(int(t.responseBytes))
-}
-
-// orderKey asks the program for the key of a message.
-func (t *fanTarget) orderKey(f *Frame) (key string, err error) {
-	defer t.recovered("OrderKey", &err)
-
-	return t.fan.options.OrderKey(f.Bytes()), nil
 }

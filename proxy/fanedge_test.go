@@ -78,7 +78,9 @@ func TestAnswerNotDelivered(t *testing.T) {
 
 			// The one that hangs has sent what makes others wait for nothing.
 			conn := fan(t, plain(nodes(t, answer(strings.Repeat("a", 2000)), func(srv any, s grpc.ServerStream) error {
-				send(t, s, "b")
+				if err := s.SendMsg(proxy.NewFrame([]byte("b"))); err != nil {
+					return err
+				}
 
 				return hang(srv, s)
 			})), proxy.WithStreamedDetector(byName), proxy.WithFanout(o), grpc.MaxSendMsgSize(1000))
@@ -117,10 +119,9 @@ func TestHedgeIsOver(t *testing.T) {
 	})
 }
 
-// LetFinish beside other things: with hedging, the answer does not wait for the rest either; with a merger, nothing of the rest comes after
-// the last event; and while the caller may still send, nobody stays behind whom it could not reach.
-func TestLetFinishBeside(t *testing.T) {
-	merger := func(context.Context, string, []string) proxy.Merger {
+// joinedOnce makes mergers that send one message at the last event, and want no other after it.
+func joinedOnce(t *testing.T) proxy.NewMerger {
+	return func(context.Context, string, []string) proxy.Merger {
 		over := false
 
 		return func(e proxy.MergeEvent, send func([]byte) error) error {
@@ -137,7 +138,11 @@ func TestLetFinishBeside(t *testing.T) {
 			return nil
 		}
 	}
+}
 
+// LetFinish beside other things: with hedging, the answer does not wait for the rest either; with a merger, nothing of the rest comes after
+// the last event; and while the caller may still send, nobody stays behind whom it could not reach.
+func TestLetFinishBeside(t *testing.T) {
 	tests := []struct {
 		name string
 		o    proxy.Fanout
@@ -146,7 +151,7 @@ func TestLetFinishBeside(t *testing.T) {
 		rest string
 	}{
 		{"hedging", proxy.Fanout{Policy: fanout.Any(), Hedge: 2, HedgeDelay: time.Minute}, false, "b=x;", "finished"},
-		{"merger", proxy.Fanout{Policy: fanout.Quorum(2), Merger: merger}, false, "joined", "finished"},
+		{"merger", proxy.Fanout{Policy: fanout.Quorum(2), Merger: joinedOnce(t)}, false, "joined", "finished"},
 		{"open requests", proxy.Fanout{Policy: fanout.Quorum(2)}, true, "", "cancelled"},
 	}
 
