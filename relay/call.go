@@ -210,10 +210,14 @@ func (c *Call) SetMaxRequestMessage(n uint32) {
 }
 
 // SetTag keeps v with the call, for [Hooks]: the Route function's way to say what it
-// made of the call. Route may call it before it decides. A pointer costs no allocation.
-func (c *Call) SetTag(v any) { c.tag = v }
+// made of the call. Route may call it before it decides; hooks may not. A pointer costs no allocation.
+func (c *Call) SetTag(v any) {
+	c.mu.Lock() // the call may end, by its deadline, while it is routed
+	defer c.mu.Unlock()
+	c.tag = v
+}
 
-// Tag returns what SetTag was given, else nil.
+// Tag returns what SetTag was given, else nil. It is for [Hooks], and for who called SetTag.
 func (c *Call) Tag() any { return c.tag }
 
 // Backend returns the backend that the call was forwarded to, or nil. It is for [Hooks].

@@ -159,6 +159,9 @@ func (t *fanTarget) open(uc *upConn, b *h2.Batch) error {
 	}
 	a.call, a.target, a.Owner, a.Growth = c, t, a, c.dc.h2.Growth()
 	kept := len(c.replay.p)
+	if h := c.srv.Hooks.TargetOpening; h != nil {
+		h(c, t.index, t.target(), t.attempts)
+	}
 	if err := c.openOn(uc, b, a, c.reqEnd && kept == 0); err != nil {
 		return err
 	}

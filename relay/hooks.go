@@ -33,6 +33,10 @@ type Hooks struct {
 	// that were opened before. It may change the request's headers by Call.SetHeader.
 	AttemptOpening func(c *Call, n int)
 
+	// TargetOpening is AttemptOpening for a target of a fanned-out call, at a place among its targets; n counts from 0 the streams that
+	// were opened to it before. A header that it sets is seen by the targets after it too, unless set again for them.
+	TargetOpening func(c *Call, target int, to *Target, n int)
+
 	// AttemptRetried tells of the end of an attempt, made at start, that another one follows. The last attempt ends with
 	// the call.
 	AttemptRetried func(c *Call, a AttemptStats, start time.Time)

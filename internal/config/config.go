@@ -35,6 +35,7 @@ type Config struct {
 	Drain     Drain              `yaml:"drain" doc:"How the daemon stops, and what it has a reload remove."`
 	Admin     *Admin             `yaml:"admin" doc:"The endpoint for operators: status page, metrics, and more. A change takes a restart." default:"none"`
 	AccessLog *AccessLog         `yaml:"access_log" doc:"A line of JSON for each call. A reload can move it, change its headers and turn it off; the rest takes a restart." default:"none"`
+	Tracing   *Tracing           `yaml:"tracing" doc:"Spans of calls, sent to a collector by OTLP. A change takes a restart." default:"none"`
 	Log       Log                `yaml:"log" doc:"The log for people."`
 	Metrics   Metrics            `yaml:"metrics" doc:"Names in metrics."`
 }

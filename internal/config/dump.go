@@ -30,6 +30,10 @@ func dumpStruct(b *strings.Builder, v reflect.Value, indent string) {
 				continue
 			}
 			field = field.Elem()
+			if text, ok := dumpScalar(field); ok { // said, though it may be zero
+				fmt.Fprintf(b, "%s%s: %s\n", indent, f.key, text)
+				continue
+			}
 			if field.IsZero() {
 				fmt.Fprintf(b, "%s%s: {}\n", indent, f.key)
 				continue
@@ -60,7 +64,7 @@ func dumpValue(b *strings.Builder, v reflect.Value, indent, key string) {
 		for _, k := range slices.Sorted(maps.Keys(keysIn(v))) {
 			fmt.Fprintf(b, "%s  %s:", indent, quoteIfOdd(k))
 			e := v.MapIndex(reflect.ValueOf(k))
-			if key == "set" || key == "add" {
+			if key == "set" || key == "add" || key == "headers" {
 				b.WriteString(" \"(not shown)\"\n")
 				continue
 			}

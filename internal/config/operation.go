@@ -6,10 +6,13 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/manifold-grpc/manifold/internal/address"
 )
 
 // Admin is the endpoint for operators.
@@ -25,6 +28,18 @@ type AccessLog struct {
 	Progress OrNever  `yaml:"progress" doc:"Time after which a call that goes on gets a further line, after one that it gets when it is 10s old." default:"5m"`
 	Headers  []string `yaml:"headers" doc:"Request headers to log besides user-agent and x-request-id, in lower case." default:"none"`
 }
+
+// Tracing is what is traced, and where spans go.
+type Tracing struct {
+	Endpoint    address.Endpoint  `yaml:"endpoint,required" doc:"The collector that spans are sent to by OTLP/gRPC; mostly of port 4317."`
+	TLS         *BackendTLS       `yaml:"tls" doc:"TLS to the collector; an empty one, {}, is TLS with the system's authorities." default:"TLS only with https://"`
+	Headers     map[string]string `yaml:"headers" doc:"Metadata of each export, such as what the collector knows its senders by. Names in lower case." default:"none"`
+	Sample      *Ratio            `yaml:"sample" doc:"Share of the calls to sample whose caller does not say, by a traceparent header, whether it does." default:"0.01"`
+	ServiceName string            `yaml:"service_name" doc:"Who the spans are from." default:"manifold"`
+}
+
+// DefaultSample is the default of Tracing.Sample.
+const DefaultSample Ratio = 0.01
 
 // Log is the log for people.
 type Log struct {
@@ -69,6 +84,9 @@ func (c *checker) operation() {
 			c.fail("admin.listen", "%q: %v", a.Listen, err)
 		}
 	}
+	if t := c.config.Tracing; t != nil {
+		c.tracing(t)
+	}
 	l := c.config.AccessLog
 	if l == nil {
 		return
@@ -79,6 +97,21 @@ func (c *checker) operation() {
 	for i, name := range l.Headers {
 		if !goodHeader(name) {
 			c.fail(fmt.Sprintf("access_log.headers[%d]", i), "header %q, expected a name in lower case of letters, digits, - _ and .", name)
+		}
+	}
+}
+
+func (c *checker) tracing(t *Tracing) {
+	if tls := t.TLS; tls != nil && (tls.Cert == "") != (tls.Key == "") && !c.broken["tracing.tls"] {
+		c.fail("tracing.tls", "one of cert and key, expected both or none")
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
+		at := join("tracing.headers", name)
+		switch {
+		case !goodHeader(name) || strings.HasPrefix(name, "grpc-"):
+			c.fail(at, "header %q, expected a name in lower case of letters, digits, - _ and ., not of gRPC's own", name)
+		case strings.ContainsFunc(t.Headers[name], func(r rune) bool { return r < ' ' || r > '~' }):
+			c.fail(at, "value of %q, expected printable ASCII", name)
 		}
 	}
 }

@@ -60,6 +60,9 @@ func inside(t reflect.Type) (inner reflect.Type, suffix string, ok bool) {
 
 // valueOf says what values a type has.
 func valueOf(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	if s, ok := scalars[t]; ok {
 		return s.expected
 	}
@@ -76,7 +79,7 @@ func valueOf(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Slice:
 		return "list"
-	case reflect.Map, reflect.Struct, reflect.Pointer:
+	case reflect.Map, reflect.Struct:
 		return "mapping"
 	case reflect.Bool:
 		return "true or false"

@@ -35,6 +35,9 @@ type Size int64
 // Count is a number above 0.
 type Count int
 
+// Ratio is a share from 0 to 1.
+type Ratio float64
+
 // Balance is how a call finds its endpoint.
 type Balance string
 
@@ -91,6 +94,10 @@ var scalars = map[reflect.Type]scalar{
 	reflect.TypeFor[Count](): {
 		parse:    func(s string) (any, error) { return parseCount(s) },
 		expected: "a whole number from 1 to 2147483647",
+	},
+	reflect.TypeFor[Ratio](): {
+		parse:    func(s string) (any, error) { return parseRatio(s) },
+		expected: "a share from 0 to 1 such as 0.01",
 	},
 	reflect.TypeFor[Balance](): {
 		parse:    func(s string) (any, error) { return parseBalance(s) },
@@ -223,6 +230,18 @@ func parseCount(text string) (Count, error) {
 	}
 
 	return Count(n), nil
+}
+
+func parseRatio(text string) (Ratio, error) {
+	f, err := strconv.ParseFloat(text, 64)
+	switch {
+	case err != nil:
+		return 0, errors.New("not a number")
+	case !(f >= 0 && f <= 1): // not a number, NaN, too
+		return 0, errors.New("out of range")
+	}
+
+	return Ratio(f), nil
 }
 
 // oneOf returns v if it is one of values.

@@ -200,7 +200,8 @@ func (d *Daemon) inFlight() int64 {
 //
 // Its own health becomes NOT_SERVING and, after the drain delay, no new calls
 // are taken; those in flight may finish until ctx ends, and are cut then, which
-// is a *CutError. With a ctx that has ended already, all stops at once.
+// is a *CutError. With a ctx that has ended already, all stops at once; spans that wait for a collector may take a
+// few seconds more.
 func (d *Daemon) Shutdown(ctx context.Context) error {
 	d.log.Info("draining", "calls", d.inFlight())
 	d.health.drain()

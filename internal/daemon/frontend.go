@@ -117,7 +117,11 @@ func (f *frontend) update(p *frontendPlan, log *slog.Logger) {
 
 // route has calls go by w from now on.
 func (f *frontend) route(w *world, health *relay.Backend, o *observer) {
-	f.router.Store(&router{frontend: f.plan, table: w.table, routes: w.routed, health: health, cells: o.cells(f.plan.name, w)})
+	r := &router{frontend: f.plan, table: w.table, routes: w.routed, health: health, cells: o.cells(f.plan.name, w)}
+	if o != nil {
+		r.tracer = o.tracer
+	}
+	f.router.Store(r)
 }
 
 // serve runs until the listeners are closed. Its error is nil after a drain, and else what was wrong

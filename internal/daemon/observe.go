@@ -15,17 +15,19 @@ import (
 	"github.com/manifold-grpc/manifold/internal/accesslog"
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/metrics"
+	"github.com/manifold-grpc/manifold/internal/tracing"
 	"github.com/manifold-grpc/manifold/internal/upstream"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
 // An observer has what watches calls, for the daemon's whole life: worlds come and go, counts stay. Where
-// neither an admin endpoint nor an access log is configured there is none, and calls are not watched at all. A nil observer
+// neither an admin endpoint nor an access log nor tracing is configured there is none, and calls are not watched at all. A nil observer
 // observes nothing.
 type observer struct {
 	registry metrics.Registry
 	history  *metrics.History
-	admin    *adminServer // nil: none
+	admin    *adminServer    // nil: none
+	tracer   *tracing.Tracer // nil: none
 
 	writer   *accesslog.Writer // nil: there was no access log at the start
 	progress time.Duration
@@ -37,21 +39,27 @@ type observer struct {
 	rates   endpointRates
 }
 
-// newObserver returns what cfg asks for, with the access log open.
+// newObserver returns what cfg asks for, with the access log and the tracer open.
 func newObserver(cfg *Config) (*observer, error) {
 	file := cfg.File
 	if file == nil {
 		file = &config.Config{Admin: cfg.Admin}
 	}
-	if file.Admin == nil && file.AccessLog == nil {
+	if file.Admin == nil && file.AccessLog == nil && file.Tracing == nil {
 		return nil, nil
 	}
 	o := &observer{stop: make(chan struct{})}
 	o.history = metrics.NewHistory(&o.registry)
+	if t := file.Tracing; t != nil {
+		if err := o.openTracer(t, cfg); err != nil {
+			return nil, err
+		}
+	}
 	if l := file.AccessLog; l != nil {
 		o.path = accessPath(l)
 		var err error
 		if o.writer, err = accesslog.Open(accesslog.Config{Path: o.path, Log: cfg.Log}); err != nil {
+			o.close()
 			return nil, fmt.Errorf("access log: %w", err)
 		}
 		o.access.Store(o.logger(l))
@@ -63,7 +71,12 @@ func newObserver(cfg *Config) (*observer, error) {
 
 // logger returns what makes the lines that a file asks for.
 func (o *observer) logger(l *config.AccessLog) *accesslog.Logger {
-	return &accesslog.Logger{Writer: o.writer, Headers: l.Headers}
+	logger := &accesslog.Logger{Writer: o.writer, Headers: l.Headers}
+	if o.tracer != nil {
+		logger.Trace = o.traceID
+	}
+
+	return logger
 }
 
 // start begins to take samples for the history and opens the admin endpoint.
@@ -113,6 +126,9 @@ func (o *observer) close() {
 	o.stopped.Wait()
 	if o.admin != nil {
 		o.admin.close()
+	}
+	if o.tracer != nil {
+		o.tracer.Close()
 	}
 	if o.writer != nil {
 		o.writer.Close()
@@ -166,6 +182,9 @@ func (o *observer) hooks(frontend string) relay.Hooks {
 		ConnOpened: f.counts.ConnOpened, ConnClosed: f.counts.ConnClosed, ConnRejected: f.counts.ConnRejected, Glitch: f.counts.Glitch,
 		CallEnded: f.callEnded, AttemptOpening: attemptOpening, AttemptRetried: attemptRetried,
 	}
+	if o.tracer != nil {
+		h.TargetOpening = targetOpening
+	}
 	if o.writer != nil {
 		h.FirstResponse = true
 		if o.progress >= 0 {
@@ -184,9 +203,14 @@ type frontendObserver struct {
 
 // cellOf returns the cell that the router gave a call, or nil.
 func cellOf(c *relay.Call) *metrics.Cell {
-	cell, _ := c.Tag().(*metrics.Cell)
+	switch tag := c.Tag().(type) {
+	case *metrics.Cell:
+		return tag
+	case *traced:
+		return tag.cell.Load()
+	}
 
-	return cell
+	return nil
 }
 
 func (f *frontendObserver) callEnded(c *relay.Call, s relay.CallStats) {
@@ -201,6 +225,9 @@ func (f *frontendObserver) callEnded(c *relay.Call, s relay.CallStats) {
 	}
 	if l := f.access.Load(); l != nil {
 		l.Log(accesslog.End, c, &s, whereOf(cell))
+	}
+	if t := tracedOf(c); t != nil {
+		t.call.End(c, &s)
 	}
 }
 
@@ -220,15 +247,21 @@ func whereOf(c *metrics.Cell) accesslog.Where {
 	return accesslog.Where{Frontend: c.Frontend, Route: c.Route, Backend: c.Backend}
 }
 
-func attemptOpening(c *relay.Call, _ int) {
+func attemptOpening(c *relay.Call, n int) {
 	if cell := cellOf(c); cell != nil {
 		cell.Attempt()
+	}
+	if t := tracedOf(c); t != nil {
+		t.call.AttemptOpening(c, n)
 	}
 }
 
 func attemptRetried(c *relay.Call, a relay.AttemptStats, start time.Time) {
 	if cell := cellOf(c); cell != nil {
 		cell.Retried(a.Code, time.Since(start))
+	}
+	if t := tracedOf(c); t != nil {
+		t.call.AttemptRetried(c, a)
 	}
 }
 
@@ -276,6 +309,11 @@ func (r *router) observe(c *relay.Call, route, backend int) {
 	}
 	cell := r.cells[route][backend].Cell(c.Path())
 	cell.Start()
+	if t := tracedOf(c); t != nil {
+		t.cell.Store(cell)
+		t.call.Routed(cell.Route, cell.Backend)
+		return
+	}
 	c.SetTag(cell)
 }
 

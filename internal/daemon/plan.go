@@ -144,6 +144,10 @@ func planOfFile(file *config.Config, log *slog.Logger) (*plan, error) {
 	var err error
 	p.methods, err = methodsOf(file.Metrics.Descriptors, log)
 	errs = append(errs, err)
+	if t := file.Tracing; t != nil {
+		_, err = tracingOf(t, &Config{Log: log}) // whether its files can be read
+		errs = append(errs, err)
+	}
 	for i := range file.Frontends {
 		f, err := planFrontend(&file.Frontends[i], log)
 		errs = append(errs, err)

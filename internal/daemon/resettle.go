@@ -77,6 +77,9 @@ func (d *Daemon) restartFor(now *config.Config) (keys []string) {
 	if !reflect.DeepEqual(start.Admin, now.Admin) {
 		keys = append(keys, "admin")
 	}
+	if !reflect.DeepEqual(start.Tracing, now.Tracing) {
+		keys = append(keys, "tracing")
+	}
 	switch was, is := start.AccessLog, now.AccessLog; {
 	case was == nil && is != nil:
 		keys = append(keys, "access_log")

@@ -52,7 +52,8 @@ routes: [{backend: b}]
 		t.Errorf("log %s", log)
 	}
 	now("") // off
-	if log := now("access_log: {path: " + second + ", progress: 1m}\nadmin: {listen: \"127.0.0.1:0\"}\nlog: {level: warn}"); strings.Count(log, "takes a restart") != 2 ||
+	if log := now("access_log: {path: " + second + ", progress: 1m}\nadmin: {listen: \"127.0.0.1:0\"}\ntracing: {endpoint: \"c:1\"}\nlog: {level: warn}"); strings.Count(log, "takes a restart") != 3 ||
+		!strings.Contains(log, "key=tracing ") ||
 		!strings.Contains(log, "key=admin ") || !strings.Contains(log, "key=access_log.progress ") {
 		t.Errorf("log %s", log)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/metrics"
 	"github.com/manifold-grpc/manifold/internal/route"
+	"github.com/manifold-grpc/manifold/internal/tracing"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
@@ -26,6 +27,7 @@ type router struct {
 	routes   []*pathRoute
 	health   *relay.Backend     // the daemon's own
 	cells    [][]*metrics.Route // see observer.cells
+	tracer   *tracing.Tracer    // nil: none
 }
 
 // pathRoute is a route on the data path.
@@ -81,12 +83,15 @@ func (r *router) take(c *relay.Call) {
 	}}
 	i, ok := r.table.Lookup(&q)
 	service := c.Service()
-	switch {
-	case service == config.HealthService && (!ok || r.routes[i].Match.Service != config.HealthService):
+	if service == config.HealthService && (!ok || r.routes[i].Match.Service != config.HealthService) {
 		if r.frontend.guarded {
 			c.SetHeader(strangerHeader, "1")
 		}
 		c.Forward(r.health)
+		return
+	}
+	r.trace(c, ok)
+	switch {
 	case !ok:
 		reject(c, codes.Unimplemented, "manifold: no route for "+c.Path(), reasonNoRoute)
 	case r.frontend.guarded && config.Guarded(service) && !r.routes[i].Match.Names():

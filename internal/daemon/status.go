@@ -31,7 +31,7 @@ func (d *Daemon) Status(since uint64) *status.Status {
 	s := &status.Status{
 		Now: time.Now(), Started: d.started, Version: d.cfg.Version, State: "serving", Seq: o.history.Seq(),
 		Process: processStatus(), Total: o.history.Activity(metrics.Total, since), Reload: d.reloadStatus(),
-		LogLevel: strings.ToLower(d.cfg.Level.Level().String()),
+		LogLevel: strings.ToLower(d.cfg.Level.Level().String()), Tracing: o.traces(),
 	}
 	if o.writer != nil {
 		s.AccessLog = &status.AccessLog{Written: o.writer.Written(), Dropped: o.writer.Dropped()}

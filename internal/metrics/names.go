@@ -95,6 +95,7 @@ var (
 	reloadOK       = desc("manifold_config_last_reload_success", "Whether the last configuration was taken over.")
 	reloadTime     = desc("manifold_config_last_reload_success_timestamp_seconds", "When a configuration was taken over last.")
 	reloadFailed   = desc("manifold_config_reload_failures_total", "Configurations that were not taken over.")
+	spans          = desc("manifold_tracing_spans_total", "Spans of calls: sent, dropped because too many waited, or failed because the collector did not take them.", "result")
 	draining       = desc("manifold_draining", "Whether the daemon takes no new calls.")
 	buildInfo      = desc("manifold_build_info", "1, with the version.", "version")
 	processStarted = desc("manifold_start_timestamp_seconds", "When the daemon started.")
@@ -145,6 +146,11 @@ func (e exposition) state(s *status.Status) {
 	if l := s.AccessLog; l != nil {
 		e.counter(accessWritten, float64(l.Written))
 		e.counter(accessDropped, float64(l.Dropped))
+	}
+	if t := s.Tracing; t != nil {
+		e.counter(spans, float64(t.Sent), "sent")
+		e.counter(spans, float64(t.Dropped), "dropped")
+		e.counter(spans, float64(t.Failed), "failed")
 	}
 	e.gauge(draining, number(s.State == "draining"))
 	e.gauge(buildInfo, 1, s.Version)

@@ -55,6 +55,10 @@ const (
 	// prometheus is for the daemon's metrics alone.
 	prometheus = "github.com/prometheus/client_golang/prometheus/..."
 
+	// otel is for the daemon's tracing alone; otlp is its protocol, for the collectors of tests.
+	otel = "go.opentelemetry.io/otel/..."
+	otlp = "go.opentelemetry.io/proto/otlp/..."
+
 	// yaml is for the configuration file alone. v4 is the line that is developed on.
 	yaml = "go.yaml.in/yaml/v4"
 )
@@ -101,8 +105,8 @@ var layers = []layer{
 	},
 	{
 		dir:   "internal/daemon",
-		allow: []string{"./fanout", "./internal/accesslog", "./internal/address", "./internal/admin", "./internal/config", "./internal/methodkind", "./internal/metrics", "./internal/status", "./internal/route", "./internal/tlsfiles", "./internal/upstream", "./proxy/splice", "./relay", grpc, rpcProtos, protobuf, proxyproto},
-		tests: []string{"./fanout/fanoutclient", "./proxy", "./internal/certtest", "./internal/dnstest", "./internal/exampletest", "./internal/sample/...", goleak, protobuf, rpcProtos},
+		allow: []string{"./fanout", "./internal/accesslog", "./internal/address", "./internal/admin", "./internal/config", "./internal/methodkind", "./internal/metrics", "./internal/status", "./internal/route", "./internal/tlsfiles", "./internal/tracing", "./internal/upstream", "./proxy/splice", "./relay", grpc, rpcProtos, protobuf, proxyproto},
+		tests: []string{"./fanout/fanoutclient", "./proxy", "./internal/certtest", "./internal/dnstest", "./internal/exampletest", "./internal/sample/...", goleak, otlp, protobuf, rpcProtos},
 	},
 	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/sample/..."}},
 	{dir: "internal/address"},
@@ -126,6 +130,11 @@ var layers = []layer{
 		dir:   "internal/accesslog",
 		allow: []string{"./relay", grpcCodes},
 		tests: []string{"./internal/accesslog", "./fanout", "./internal/memnet", "./internal/rawpeer", goleak, grpcStatus, http2},
+	},
+	{
+		dir:   "internal/tracing",
+		allow: []string{"./fanout/fanoutpb", "./relay", grpc, otel},
+		tests: []string{goleak, otlp},
 	},
 	{dir: "internal/admin", allow: []string{"./internal/status"}, tests: []string{"./internal/admin"}},
 	{dir: "internal/status"},

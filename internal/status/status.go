@@ -28,6 +28,8 @@ type Status struct {
 	Reload       Reload        `json:"reload"`
 	LogLevel     string        `json:"log_level"`
 	AccessLog    *AccessLog    `json:"access_log,omitempty"`
+	// Tracing is nil where no calls are traced.
+	Tracing *Tracing `json:"tracing,omitempty"`
 	// Seq numbers the newest point of the histories; ask for those after it the next time.
 	Seq uint64 `json:"seq"`
 }
@@ -36,6 +38,13 @@ type Status struct {
 type AccessLog struct {
 	Written uint64 `json:"written"`
 	Dropped uint64 `json:"dropped"`
+}
+
+// Tracing is what became of spans.
+type Tracing struct {
+	Sent    uint64 `json:"sent"`
+	Dropped uint64 `json:"dropped"` // too many waited
+	Failed  uint64 `json:"failed"`  // the collector did not take them
 }
 
 // Process is what the daemon costs.
