@@ -39,7 +39,7 @@ func TestCheck(t *testing.T) {
 
 	bad := configFile(t, "frontends: []\nbackend: {}\n")
 	want := bad + ":1:12: no frontend, expected at least one\n" +
-		bad + ":2:1: unknown key \"backend\" (did you mean backends?), expected frontends, backends, routes, drain, admin, access_log, log or metrics\n"
+		bad + ":2:1: unknown key \"backend\" (did you mean backends?), expected frontends, backends, routes, drain, admin, access_log, tracing, log or metrics\n"
 	if code, stdout, stderr := run("check", bad); code != exitFailed || stdout != "" || stderr != want {
 		t.Errorf("a bad file: exit code %d, %q\n%swant\n%s", code, stdout, stderr, want)
 	}
