@@ -358,8 +358,8 @@ func TestTraceOfRejectedCalls(t *testing.T) {
 	if other.Name != "Recv.other" || denied.Name != "Recv.denied.S.M" {
 		t.Errorf("names %q, %q", other.Name, denied.Name)
 	}
-	wantAttributes(t, other, map[string]string{"rpc.method": "made.Up/Name", "rpc.response.status_code": "UNIMPLEMENTED", "manifold.reason": "no_route", "manifold.route": ""})
-	wantAttributes(t, denied, map[string]string{"rpc.response.status_code": "PERMISSION_DENIED", "manifold.reason": "denied", "manifold.route": "routes[1]"})
+	wantAttributes(t, other, map[string]string{"rpc.method": "made.Up/Name", "rpc.response.status_code": "UNIMPLEMENTED", "manifold.reason": reasonNoRoute, "manifold.route": ""})
+	wantAttributes(t, denied, map[string]string{"rpc.response.status_code": "PERMISSION_DENIED", "manifold.reason": reasonDenied, "manifold.route": "routes[1]"})
 }
 
 // Each target of a one-to-many call has a span, which it sees as its parent.
