@@ -68,7 +68,7 @@ func (c *Call) checkIdle(b *h2.Batch) bool {
 		return false
 	}
 	if now.Sub(c.active) < c.idle {
-		c.deadline.Reset(c.untilDue(now))
+		c.setTimer(c.untilDue(now))
 		return true
 	}
 	c.dropUpstream(b, frame.Cancel)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/manifold-grpc/manifold/internal/rawpeer"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
@@ -180,6 +181,28 @@ func TestIdleTimeoutConnecting(t *testing.T) {
 			t.Errorf("error = %v", err)
 		}
 		if s := <-stats; s.Reason != relay.ReasonIdle || s.Duration != time.Minute {
+			t.Errorf("it ended after %v with %s", s.Duration, s.Reason)
+		}
+	})
+}
+
+// A client that takes octets, however slowly, keeps a call from being idle, although nothing arrives any more.
+func TestIdleTimeoutSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, stats := idling(t, nil, func(srv any, st grpc.ServerStream) error {
+			if err := send(st, strings.Repeat("x", 120_000)); err != nil { // the client's window has half of it
+				return err
+			}
+			return saysNothing(srv, st)
+		})
+		c := m.client(t)
+		check(t, c.WideOpen())
+		check(t, c.Headers(1, false, rawpeer.Request("/a.B/C")...))
+		for range 5 {
+			time.Sleep(40 * time.Second)
+			check(t, c.Window(1, 10_000))
+		}
+		if s := <-stats; s.Reason != relay.ReasonIdle || s.Duration != 260*time.Second {
 			t.Errorf("it ended after %v with %s", s.Duration, s.Reason)
 		}
 	})

@@ -286,6 +286,8 @@ func flags(reason string) string {
 		return "UPE"
 	case relay.ReasonDeadline:
 		return "UT"
+	case relay.ReasonIdle:
+		return "SI"
 	case relay.ReasonCanceled:
 		return "DC"
 	case relay.ReasonMalformedPath, relay.ReasonMalformedTimeout, relay.ReasonHeadersTooLarge:

@@ -176,6 +176,7 @@ func TestOutcome(t *testing.T) {
 		{codes.DeadlineExceeded, "", 0, tellsBad},
 		{codes.DeadlineExceeded, relay.ReasonDeadline, time.Second, tellsGone},
 		{codes.DeadlineExceeded, relay.ReasonDeadline, time.Millisecond, tellsNothing},
+		{codes.DeadlineExceeded, relay.ReasonIdle, time.Hour, tellsNothing}, // a stream may have nothing to say
 		{codes.Canceled, relay.ReasonCanceled, time.Second, tellsNothing},
 		{codes.Unavailable, relay.ReasonUpstreamLost, 0, tellsGone},
 		{codes.Internal, relay.ReasonUpstreamReset, 0, tellsBad},
