@@ -74,7 +74,8 @@ type FanLimits struct {
 	// QueuedBytes bounds the request octets that wait for one target which is slower than the caller.
 	// When so many wait, the caller gets no more credit until some have left. With DropSlow the caller waits
 	// for the fastest target only, and one that is so far behind it has failed with RESOURCE_EXHAUSTED. Default
-	// 256 KiB. What the caller had been granted before may come on top: its stream window.
+	// 256 KiB. What the caller had been granted before may come on top: its stream window. With DropSlow it should be more than the
+	// targets' stream windows, which those that do not read take in as fast as any.
 	QueuedBytes int
 	DropSlow    bool
 

@@ -417,7 +417,8 @@ func drainSome(st grpc.ClientStream, n int) error {
 }
 
 // A target that takes no requests holds the caller up until it has stalled for too long; then, or at once with DropSlow,
-// the others go on without it. They get every octet.
+// the others go on without it. They get every octet. QueuedBytes is more than the window that a target may fill without reading, which
+// grpc-go has grow: one that reads may well be that far behind another that does not, for a moment.
 func TestFanSlowTarget(t *testing.T) {
 	for _, drop := range []bool{false, true} {
 		name := "wait"
@@ -451,7 +452,7 @@ func TestFanSlowTarget(t *testing.T) {
 			if out != "<a:"+strings.Repeat("+", 100)+"><b!ResourceExhausted>" {
 				t.Errorf("answer %q", out)
 			}
-			if took := time.Since(begin); !drop && (took < 3*time.Second || took > 4*time.Second) || drop && took > time.Second {
+			if took := time.Since(begin); !drop && (took < 3*time.Second || took > 4*time.Second) || drop && took > 50*time.Millisecond {
 				t.Errorf("took %v", took)
 			}
 			if _, err := recv(st); err == nil || err.Error() != "EOF" {
