@@ -5,7 +5,6 @@ package tracing
 
 import (
 	"encoding/hex"
-	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 )
@@ -52,18 +51,29 @@ func parseParent(s string) (p parent, ok bool) {
 
 // unhex reads lower case hex digits, exactly as many as dst takes.
 func unhex(dst []byte, s string) bool {
+	bad := byte(0)
 	for i := range dst {
-		hi, lo := strings.IndexByte(hexDigits, s[2*i]), strings.IndexByte(hexDigits, s[2*i+1])
-		if hi < 0 || lo < 0 {
-			return false
-		}
-		dst[i] = byte(hi<<4 | lo)
+		hi, lo := nibbles[s[2*i]], nibbles[s[2*i+1]]
+		bad |= hi | lo
+		dst[i] = hi<<4 | lo
 	}
 
-	return true
+	return bad < 16
 }
 
 const hexDigits = "0123456789abcdef"
+
+// nibbles are the values of hex digits in lower case; 0xff for what is none.
+var nibbles = func() (values [256]byte) {
+	for c := range values {
+		values[c] = 0xff
+	}
+	for v, c := range []byte(hexDigits) {
+		values[c] = byte(v)
+	}
+
+	return values
+}()
 
 // appendParent appends a traceparent of version 00.
 func (p parent) appendParent(b []byte) []byte {

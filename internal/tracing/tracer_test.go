@@ -179,3 +179,28 @@ func TestNilCall(t *testing.T) {
 	c.AttemptRetried(nil, relay.AttemptStats{})
 	c.End(nil, &relay.CallStats{})
 }
+
+// What Begin costs a call that is not sampled, because nobody says so or because its caller says not.
+func BenchmarkUnsampled(b *testing.B) {
+	tracer, err := Open(Config{Endpoint: "127.0.0.1:1", Sample: 1e-18}) // the choice is made, and never for it
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tracer.Close()
+	for name, p := range map[string]string{"no parent": "", "parent": "00-" + ids + "-00"} {
+		b.Run(name, func(b *testing.B) {
+			c := new(relay.Call)
+			for _, h := range []string{":method", ":scheme", ":path", ":authority", "content-type", "user-agent", "te", "grpc-timeout"} {
+				c.AddHeader(h, "x")
+			}
+			if p != "" {
+				c.AddHeader(traceparent, p)
+			}
+			for b.Loop() {
+				if tracer.Begin(c, "f", true) != nil {
+					b.Fatal("sampled")
+				}
+			}
+		})
+	}
+}
