@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -202,6 +203,37 @@ func TestIdleTimeoutSlowReader(t *testing.T) {
 			time.Sleep(40 * time.Second)
 			check(t, c.Window(1, 10_000))
 		}
+		if s := <-stats; s.Reason != relay.ReasonIdle || s.Duration != 260*time.Second {
+			t.Errorf("it ended after %v with %s", s.Duration, s.Reason)
+		}
+	})
+}
+
+// An upstream that takes octets, however slowly, does so too.
+func TestIdleTimeoutSlowUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stats := make(chan relay.CallStats, 1)
+		m := inMemory(t, rigConfig{server: func(s *relay.Server) {
+			forward := s.Route
+			s.Route = func(c *relay.Call) { c.SetIdleTimeout(time.Minute); forward(c) }
+			s.Hooks.CallEnded = func(_ *relay.Call, st relay.CallStats) { stats <- st }
+		}}, nil, frames(func(p *rawpeer.Peer, f rawpeer.Frame) error {
+			if f.Type != http2.FrameHeaders {
+				return nil
+			}
+			if err := p.WideOpen(); err != nil {
+				return err
+			}
+			for range 5 {
+				time.Sleep(40 * time.Second)
+				if err := p.Window(f.StreamID, 10_000); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		st := must(m.channel(t).NewStream(t.Context(), bidi, "/a.B/C"))(t)
+		check(t, send(st, strings.Repeat("x", 120_000))) // the upstream's window has half of it
 		if s := <-stats; s.Reason != relay.ReasonIdle || s.Duration != 260*time.Second {
 			t.Errorf("it ended after %v with %s", s.Duration, s.Reason)
 		}
