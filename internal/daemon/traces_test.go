@@ -408,6 +408,23 @@ tracing: {endpoint: "%s", sample: 1}
 	}
 }
 
+// What a caller writes into its headers cannot keep the spans of others from the collector: texts of OTLP are UTF-8.
+func TestTraceOfOddText(t *testing.T) {
+	t.Parallel()
+	c, r := startCollector(t), startRecorder(t, 0)
+	d, _ := traceDaemon(t, r, `tracing: {endpoint: "`+c.addr+`", sample: 1}`)
+	conn := connectTo(t, d, "public", insecure.NewCredentials(), grpc.WithAuthority("h\xffst"))
+	err := conn.Invoke(callContext(t), "/made.Up/Name", &samplepb.EchoRequest{}, &samplepb.EchoResponse{})
+	if status.Code(err) != codes.Unimplemented {
+		t.Fatal(err)
+	}
+	spans := c.ended(t, d)
+	if len(spans) != 1 {
+		t.Fatalf("spans: %v, call: %v", spans, err)
+	}
+	wantAttributes(t, spans[0], map[string]string{"server.address": "h\uFFFDst"})
+}
+
 // A target that has not ended when its call is cut has no OK.
 func TestTraceOfCutFanOut(t *testing.T) {
 	t.Parallel()

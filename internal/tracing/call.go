@@ -221,10 +221,13 @@ func codeName(c codes.Code) string {
 func spanName(c *relay.Call) string {
 	name := strings.ReplaceAll(methodOf(c), "/", ".")
 
-	return strings.ToValidUTF8(name[:min(len(name), maxName)], "\uFFFD")
+	return text(name[:min(len(name), maxName)])
 }
 
-func methodOf(c *relay.Call) string { return strings.TrimPrefix(c.Path(), "/") }
+func methodOf(c *relay.Call) string { return text(strings.TrimPrefix(c.Path(), "/")) }
+
+// text mends what a caller wrote: OTLP's texts are UTF-8, and one that is not would cost the whole batch it is in.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // clientOf says who calls.
 func clientOf(c *relay.Call) []attribute.KeyValue {
@@ -234,7 +237,7 @@ func clientOf(c *relay.Call) []attribute.KeyValue {
 	case nil:
 		return nil
 	default:
-		return []attribute.KeyValue{semconv.ClientAddress(addr.String())}
+		return []attribute.KeyValue{semconv.ClientAddress(text(addr.String()))}
 	}
 }
 

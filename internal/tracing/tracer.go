@@ -142,7 +142,7 @@ func (t *Tracer) Begin(c *relay.Call, frontend string, known bool) *Call {
 	}
 	call.ctx, call.span = t.tracer.Start(ctx, "Recv."+call.name, trace.WithTimestamp(c.Start()), trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(append(clientOf(c), semconv.RPCSystemNameGRPC, semconv.RPCMethod(methodOf(c)),
-			attribute.String("server.address", c.Host()), attribute.String("manifold.frontend", frontend))...))
+			attribute.String("server.address", text(c.Host())), attribute.String("manifold.frontend", frontend))...))
 
 	return call
 }
