@@ -175,3 +175,15 @@ func TestFanHedgeTooLate(t *testing.T) {
 		}
 	})
 }
+
+// What the annotator adds to an answer counts against the target's bytes as the answer does.
+func TestFanAnnotatedSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fits, not := strings.Repeat("f", 98), strings.Repeat("n", 100)
+		cfg := &relay.FanOut{Policy: fanout.BestEffort(), Limits: relay.FanLimits{TargetBytes: 102}}
+		_, cc := fanMemory(t, cfg, rigConfig{}, node{handler: answers(fits)}, node{handler: answers(not)})
+		if out, err := unary(within(t), cc, "/a.B/C", "x"); err != nil || out != "<a:"+fits+"><b!ResourceExhausted>" {
+			t.Errorf("%q, %v", out, err)
+		}
+	})
+}
