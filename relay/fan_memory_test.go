@@ -187,3 +187,42 @@ func TestFanAnnotatedSize(t *testing.T) {
 		}
 	})
 }
+
+// A caller is held up by the slowest target: no more of its request is taken in than that may have waiting.
+func TestFanSlowHoldsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const messages = 500 // of 10 kB
+		drain := func(_ any, st grpc.ServerStream) error {
+			for {
+				if _, err := recv(st); err != nil {
+					return send(st, "m")
+				}
+			}
+		}
+		cfg := &relay.FanOut{Policy: fanout.BestEffort(), Limits: relay.FanLimits{QueuedBytes: 100_000, StallTimeout: 3 * time.Second}}
+		_, cc := fanMemory(t, cfg, rigConfig{}, node{handler: drain}, node{handler: mute})
+		st := must(cc.NewStream(within(t), bidi, "/a.B/Upload"))(t)
+		var sent atomic.Int32
+		done := make(chan struct{})
+		go func() { // ends with the upload, or the call
+			defer close(done)
+			for range messages {
+				if send(st, strings.Repeat("u", 10_000)) != nil {
+					return
+				}
+				sent.Add(1)
+			}
+		}()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		// What may wait, the windows on both sides, and what grpc-go keeps for itself.
+		if n := sent.Load(); n > 100 {
+			t.Errorf("%d messages were taken while a target takes none", n)
+		}
+		<-done
+		check(t, st.CloseSend())
+		if out, err := recv(st); err != nil || out != "<a:m><b!ResourceExhausted>" || sent.Load() != messages {
+			t.Errorf("%q, %v after %d messages", out, err, sent.Load())
+		}
+	})
+}
