@@ -45,6 +45,11 @@ for unary until something shows that it is not: a second message of one backend,
 been held back goes out then, and the call goes on as streaming. Of a stream that begins with one message
 and then pauses that message is held back meanwhile: say which methods stream.
 
+[WithFanout], and [SetFanout] for one call, replace these rules: a policy says when the call has succeeded (all, any, a quorum, a primary
+one, best effort), the outcome of each backend is told in the trailer or in an envelope around each message, a
+[Merger] of the program's may make the answer, and there are time limits for each backend, hedging, order, and bounds: see [Fanout]. With [Choice]
+callers name the backends, within an allow-list.
+
 Each backend has a queue of requests, so that one which is slow, or not connected yet, does not hold up the others. [FanoutLimits] bounds it,
 and says what happens to a backend that takes nothing for long.
 
@@ -80,6 +85,11 @@ the end of the deadline DeadlineExceeded, a message above a limit ResourceExhaus
 director or in a hook is logged with its stack (grpclog, component "proxy") and is Internal, for that call or that backend's part in it.
 
 # Life of a call
+
+A request that is there already is read before the backend is asked for its connection, and in One2One up to two are. No call waits for its
+caller, though: if the next request, or the half-close, is not there, the stream is opened in another goroutine than the handler's. So
+GetConnection and the interceptors of connections may run in either, with the same context. A panic there that is not a hook's is
+raised again in the handler's goroutine.
 
 The handler returns when all that it has started has ended, so [grpc.Server.GracefulStop] waits for nothing but calls. See
 [WithInterceptedStatus] for the one choice there is.

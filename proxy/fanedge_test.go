@@ -76,19 +76,24 @@ func TestAnswerNotDelivered(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			inMemory(t)
 
-			// The one that hangs has sent what makes others wait for nothing.
-			conn := fan(t, plain(nodes(t, answer(strings.Repeat("a", 2000)), func(srv any, s grpc.ServerStream) error {
+			ended := make(chan error, 1)
+
+			// The one that hangs has sent what makes others wait for nothing. Under best effort a target's failure ends nothing.
+			o.Policy = fanout.BestEffort()
+			conn := fan(t, nodes(t, answer(strings.Repeat("a", 2000)), func(srv any, s grpc.ServerStream) error {
 				if err := s.SendMsg(proxy.NewFrame([]byte("b"))); err != nil {
 					return err
 				}
 
 				return hang(srv, s)
-			})), proxy.WithStreamedDetector(byName), proxy.WithFanout(o), grpc.MaxSendMsgSize(1000))
+			}), proxy.WithStreamedDetector(byName), proxy.WithFanout(o), grpc.MaxSendMsgSize(1000), intercept(ended))
 
 			_, _, err, took := timed(t, conn, testTimeout, streamMethod)
 			if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "larger than max") || took > time.Second {
 				t.Errorf("%s: ended with %v after %v", name, err, took)
 			}
+
+			wantStatus(t, <-ended, codes.ResourceExhausted, "larger than max")
 		})
 	}
 }
@@ -117,94 +122,6 @@ func TestHedgeIsOver(t *testing.T) {
 			t.Errorf("%d targets began, and the call took %v", begun.Load(), took)
 		}
 	})
-}
-
-// joinedOnce makes mergers that send one message at the last event, and want no other after it.
-func joinedOnce(t *testing.T) proxy.NewMerger {
-	return func(context.Context, string, []string) proxy.Merger {
-		over := false
-
-		return func(e proxy.MergeEvent, send func([]byte) error) error {
-			if over {
-				t.Errorf("an event after the last: %+v", e)
-			}
-
-			if e.Last {
-				over = true
-
-				return send([]byte("joined"))
-			}
-
-			return nil
-		}
-	}
-}
-
-// LetFinish beside other things: with hedging, the answer does not wait for the rest either; with a merger, nothing of the rest comes after
-// the last event; and while the caller may still send, nobody stays behind whom it could not reach.
-func TestLetFinishBeside(t *testing.T) {
-	tests := []struct {
-		name string
-		o    proxy.Fanout
-		open bool // the caller does not half-close
-		want string
-		rest string
-	}{
-		{"hedging", proxy.Fanout{Policy: fanout.Any(), Hedge: 2, HedgeDelay: time.Minute}, false, "b=x;", "finished"},
-		{"merger", proxy.Fanout{Policy: fanout.Quorum(2), Merger: joinedOnce(t)}, false, "joined", "finished"},
-		{"open requests", proxy.Fanout{Policy: fanout.Quorum(2)}, true, "", "cancelled"},
-	}
-
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				inMemory(t)
-
-				rest := make(chan string, 1)
-				slow := func(srv any, s grpc.ServerStream) error {
-					select {
-					case <-time.After(2 * time.Second):
-						rest <- "finished"
-
-						return s.SendMsg(proxy.NewFrame([]byte("late")))
-					case <-s.Context().Done():
-						rest <- "cancelled"
-
-						return s.Context().Err()
-					}
-				}
-				quick := func(_ any, s grpc.ServerStream) error {
-					m, err := tryRecv(s)
-					if err == nil && !tt.open {
-						err = s.SendMsg(proxy.NewFrame([]byte(m)))
-					}
-
-					return err
-				}
-
-				tt.o.LetFinish = time.Minute
-				conn := fan(t, plain(allConnected(t, nodes(t, slow, quick, quick))), proxy.WithStreamedDetector(byName), proxy.WithFanout(tt.o))
-				connected(t, conn)
-
-				begin := time.Now()
-				s := open(t, conn, unaryMethod)
-				send(t, s, "x")
-
-				if !tt.open {
-					_ = s.CloseSend()
-				}
-
-				got, err := collect(s)
-				if took := time.Since(begin); err != nil || strings.Join(got, "") != tt.want || took > time.Second {
-					t.Errorf("got %q, %v after %v, want %q", got, err, took, tt.want)
-				}
-
-				if got := <-rest; got != tt.rest {
-					t.Errorf("the slow one was %s, want %s", got, tt.rest)
-				}
-			})
-		})
-	}
 }
 
 // A merger gets a message for each that a target sent, empty ones too.
