@@ -67,7 +67,7 @@ func TestBadCommandLines(t *testing.T) {
 		{"flags beside a file", []string{"serve", "--config", "x", "--to", "a:1", "--listen", ":1", "--log-level", "loud"}, []string{
 			"--listen beside --config: expected it in the file", "--to beside --config: expected it in the file", `--log-level "loud"`,
 		}},
-		{"no file to check", []string{"check"}, []string{"manifold check: accepts 1 arg(s), received 0"}},
+		{"no file to check", []string{"check"}, []string{"manifold check: 0 files: expected one configuration file"}},
 		{"nothing to explain", []string{"explain"}, []string{"--config is missing: expected a configuration file", `--method "": expected /service/method`}},
 		{"a call to explain", []string{"explain", "--config", "x", "--method", "a.S/M", "--metadata", "k"}, []string{
 			`--method "a.S/M": expected /service/method`, `--metadata "k": expected key=value`,

@@ -24,7 +24,14 @@ file:line:col: what, expected what. It reads the file as serve does, with the
 variables of the environment, and loads the certificates, keys and authorities that it names.
 
 It is silent about a good file. The exit code is 1 for a bad one.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  manifold check manifold.yaml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("%d files: expected one configuration file, such as manifold.yaml", len(args))
+			}
+
+			return nil
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			file, err := config.Load(args[0])
 			if err != nil {
@@ -60,6 +67,8 @@ func newSchema() *cobra.Command {
 		Short: "Print the JSON Schema of the configuration file",
 		Long: `Schema prints the JSON Schema of the configuration file, with which editors complete
 and check it.`,
+		Example: `  manifold schema > manifold.schema.json
+  # and in manifold.yaml: # yaml-language-server: $schema=manifold.schema.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := cmd.OutOrStdout().Write(config.Schema())
@@ -81,6 +90,8 @@ func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --config FILE --method /SERVICE/METHOD",
 		Short: "Say which route a call takes, and why",
+		Long: `Explain says which route of a configuration file a call takes, by what it matches, where it
+goes, and why no other route takes it. Nothing needs to run for that.`,
 		Example: `  manifold explain --config manifold.yaml --host api.example.com --method /shop.v1.Catalog/List
   manifold explain --config manifold.yaml --method /shop.v1.Catalog/List --metadata tier=gold`,
 		Args: cobra.NoArgs,
