@@ -84,7 +84,7 @@ backends.`,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newServe(signals), newCheck(), newExplain(), newSchema(), newDemo(signals), newSample(signals), newVersion())
+	root.AddCommand(newServe(signals), newCheck(), newExplain(), newSchema(), newTop(signals), newDemo(signals), newSample(signals), newVersion())
 
 	return root
 }

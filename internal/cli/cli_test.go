@@ -75,6 +75,9 @@ func TestBadCommandLines(t *testing.T) {
 		{"sample's address", []string{"sample", "--listen", "x"}, []string{`manifold sample: --listen "x": missing port`}},
 		{"sample's key", []string{"sample", "--tls-cert", "a"}, []string{"manifold sample: --tls-key is missing"}},
 		{"sample's log", []string{"sample", "--log-format", "xml"}, []string{`--log-format "xml"`}},
+		{"top's flags", []string{"top", "--admin", "9901", "--sort", "speed", "--interval", "1ms"}, []string{
+			`manifold top: --admin "9901": expected host:port`, `--sort "speed": expected order, name`, `--interval 1ms: expected at least 100ms`,
+		}},
 		{"demo's address", []string{"demo", "--listen", "x"}, []string{`manifold demo: --listen "x": missing port`}},
 	}
 	for _, tt := range tests {
@@ -122,7 +125,7 @@ func TestHelp(t *testing.T) {
 		if code != exitOK || stderr != "" {
 			t.Errorf("%q: exit code %d, stderr %q", args, code, stderr)
 		}
-		for _, command := range []string{"serve", "check", "explain", "schema", "demo", "sample", "version"} {
+		for _, command := range []string{"serve", "check", "explain", "schema", "top", "demo", "sample", "version"} {
 			if !strings.Contains(stdout, "\n  "+command+" ") {
 				t.Errorf("%q: no %s in\n%s", args, command, stdout)
 			}

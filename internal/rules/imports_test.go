@@ -52,6 +52,10 @@ const (
 	http2      = "golang.org/x/net/http2"
 	nettest    = "golang.org/x/net/nettest"
 
+	// unix and xterm are for the terminal that top draws on.
+	unix  = "golang.org/x/sys/unix"
+	xterm = "golang.org/x/term"
+
 	// prometheus is for the daemon's metrics alone.
 	prometheus = "github.com/prometheus/client_golang/prometheus/..."
 
@@ -95,7 +99,7 @@ var layers = []layer{
 	{dir: "cmd/manifold", allow: []string{"./internal/cli"}},
 	{
 		dir:   "internal/cli",
-		allow: []string{"./internal/address", "./internal/config", "./internal/daemon", "./internal/demo", "./internal/filewatch", "./internal/sample", cobra, pflag, systemd},
+		allow: []string{"./internal/address", "./internal/config", "./internal/daemon", "./internal/demo", "./internal/filewatch", "./internal/sample", "./internal/top", cobra, pflag, systemd},
 		tests: []string{"./internal/exampletest", "./internal/sample/samplepb", goleak, grpc},
 	},
 	{
@@ -138,6 +142,7 @@ var layers = []layer{
 	},
 	{dir: "internal/admin", allow: []string{"./internal/status"}, tests: []string{"./internal/admin"}},
 	{dir: "internal/status"},
+	{dir: "internal/top", allow: []string{"./internal/status", unix, xterm}, tests: []string{goleak}},
 	{dir: "internal/nonblock", tests: []string{goleak}},
 	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/tlsconn", "./internal/certtest", "./internal/memnet", goleak}},
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
