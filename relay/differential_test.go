@@ -326,7 +326,7 @@ func TestDifferential(t *testing.T) {
 	const seed = 20_260_117
 	n := 10_000
 	if raceEnabled {
-		n = 1500
+		n = 400
 	}
 	if testing.Short() {
 		n = 300

@@ -78,6 +78,10 @@ func TestProcessStopped(t *testing.T) {
 	must(unary(within(t), cc, "/a.B/C", "before"))(t)
 
 	check(t, p.Signal(syscall.SIGSTOP))
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(p.Pid, &ws, syscall.WUNTRACED, nil); err != nil || !ws.Stopped() { // the signal takes its time
+		t.Fatalf("the process did not stop: %v, %v", ws, err)
+	}
 	begin := time.Now()
 	var wg sync.WaitGroup
 	for range 20 {
