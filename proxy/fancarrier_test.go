@@ -146,15 +146,16 @@ func TestDistinct(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		text := strings.Join(got, "|")
+		var text strings.Builder
+		text.WriteString(strings.Join(got, "|"))
 		report, _ := fanout.ReadTrailer(s.Trailer())
 
 		for _, o := range report.GetOutcomes() {
-			text += fmt.Sprint(" ", o.GetTarget().GetIndex())
+			text.WriteString(fmt.Sprint(" ", o.GetTarget().GetIndex()))
 		}
 
-		if text != want {
-			t.Errorf("distinct %v: got %q, want %q", distinct, text, want)
+		if text.String() != want {
+			t.Errorf("distinct %v: got %q, want %q", distinct, text.String(), want)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func TestAnswerNotDelivered(t *testing.T) {
 				return hang(srv, s)
 			}), proxy.WithStreamedDetector(byName), proxy.WithFanout(o), grpc.MaxSendMsgSize(1000), intercept(ended))
 
-			_, _, err, took := timed(t, conn, testTimeout, streamMethod)
+			_, _, took, err := timed(t, conn, testTimeout, streamMethod)
 			if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "larger than max") || took > time.Second {
 				t.Errorf("%s: ended with %v after %v", name, err, took)
 			}
@@ -115,7 +115,7 @@ func TestHedgeIsOver(t *testing.T) {
 		conn := fan(t, plain(allConnected(t, nodes(t, count(fail(codes.Aborted, "no")), count(hang), count(echo)))),
 			proxy.WithFanout(proxy.Fanout{Policy: fanout.All(), Hedge: 2, HedgeDelay: 50 * time.Millisecond}))
 
-		_, _, err, took := timed(t, conn, testTimeout, unaryMethod)
+		_, _, took, err := timed(t, conn, testTimeout, unaryMethod)
 		wantStatus(t, err, codes.Aborted, "no")
 
 		if took != 100*time.Millisecond || begun.Load() != 2 {
@@ -196,7 +196,7 @@ func TestBackendHearsTheDeadlineFirst(t *testing.T) {
 		early := after(990*time.Millisecond, fail(codes.DeadlineExceeded, "of the backend"))
 		conn := fan(t, plain(allConnected(t, nodes(t, early))), proxy.WithFanout(proxy.Fanout{TotalTimeout: time.Second}))
 
-		_, _, err, _ := timed(t, conn, testTimeout, unaryMethod)
+		_, _, _, err := timed(t, conn, testTimeout, unaryMethod)
 		wantStatus(t, err, codes.DeadlineExceeded, "TotalTimeout")
 	})
 }
@@ -214,7 +214,7 @@ func TestHookCancelledByDecision(t *testing.T) {
 		}}
 		conn := fan(t, all, proxy.WithStreamedDetector(byName), proxy.WithFanout(proxy.Fanout{Policy: fanout.Any(), Summary: true}))
 
-		s, got, err, _ := timed(t, conn, testTimeout, unaryMethod)
+		s, got, _, err := timed(t, conn, testTimeout, unaryMethod)
 		if err != nil || strings.Join(got, "") != "b=2;" {
 			t.Errorf("got %q, %v", got, err)
 		}

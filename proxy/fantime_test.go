@@ -22,7 +22,7 @@ import (
 )
 
 // timed makes a call under a fake clock and returns its answer, its end, and the time that it took.
-func timed(t *testing.T, conn *grpc.ClientConn, limit time.Duration, method string) (grpc.ClientStream, []string, error, time.Duration) { //nolint:revive // the error is not the last
+func timed(t *testing.T, conn *grpc.ClientConn, limit time.Duration, method string) (grpc.ClientStream, []string, time.Duration, error) {
 	t.Helper()
 	connected(t, conn)
 
@@ -36,7 +36,7 @@ func timed(t *testing.T, conn *grpc.ClientConn, limit time.Duration, method stri
 
 	got, err := collect(s)
 
-	return s, got, err, time.Since(begin).Round(time.Millisecond)
+	return s, got, time.Since(begin).Round(time.Millisecond), err
 }
 
 // One silent target does not void the answers of the others: with a second to go they are there a tenth before.
@@ -58,7 +58,7 @@ func TestReserve(t *testing.T) {
 				conn := fan(t, nodes(t, hang, answer("2"), after(100*time.Millisecond, answer("3"))), proxy.WithStreamedDetector(byName),
 					proxy.WithFanout(proxy.Fanout{Policy: fanout.BestEffort(), Summary: true, Reserve: tt.reserve}))
 
-				s, got, err, took := timed(t, conn, time.Second, method)
+				s, got, took, err := timed(t, conn, time.Second, method)
 				if joined := strings.Join(got, ""); err != nil || !slices.Contains([]string{"a!DeadlineExceeded;b=2;c=3;", "b=2c=3a!DeadlineExceeded"}, joined) {
 					t.Errorf("%v: got %q, %v", tt.reserve, joined, err)
 				}
@@ -82,7 +82,7 @@ func TestNoReserve(t *testing.T) {
 
 		conn := fan(t, nodes(t, hang, answer("2")), proxy.WithFanout(proxy.Fanout{Policy: fanout.BestEffort(), Reserve: -1}))
 
-		_, got, err, _ := timed(t, conn, time.Second, unaryMethod)
+		_, got, _, err := timed(t, conn, time.Second, unaryMethod)
 		wantStatus(t, err, codes.DeadlineExceeded, "")
 
 		if got != nil {
@@ -112,7 +112,7 @@ func TestIdleTimeout(t *testing.T) {
 		conn := fan(t, nodes(t, steps(tick, tick, tick), steps(tick, 3*tick)), proxy.WithStreamedDetector(byName),
 			proxy.WithFanout(proxy.Fanout{Policy: fanout.BestEffort(), Summary: true, IdleTimeout: 3 * tick / 2}))
 
-		s, got, err, took := timed(t, conn, testTimeout, streamMethod)
+		s, got, took, err := timed(t, conn, testTimeout, streamMethod)
 		slices.Sort(got)
 
 		if want := "a=0 a=1 a=2 b!DeadlineExceeded b=0"; err != nil || strings.Join(got, " ") != want || took != 3*tick {
@@ -188,7 +188,7 @@ func TestHedge(t *testing.T) {
 				conn := fan(t, plain(allConnected(t, nodes(t, tt.handlers...))), proxy.WithStreamedDetector(byName),
 					proxy.WithFanout(proxy.Fanout{Policy: tt.policy, Hedge: tt.hedge, HedgeDelay: 50 * time.Millisecond, Summary: true}))
 
-				s, got, err, took := timed(t, conn, testTimeout, unaryMethod)
+				s, got, took, err := timed(t, conn, testTimeout, unaryMethod)
 				if strings.Join(got, "") != tt.want || err != nil || took != tt.took {
 					t.Errorf("got %q, %v after %v, want %q after %v", got, err, took, tt.want, tt.took)
 				}
@@ -253,7 +253,7 @@ func TestLetFinish(t *testing.T) {
 						return err
 					}))
 
-				s, got, err, took := timed(t, conn, testTimeout, unaryMethod)
+				s, got, took, err := timed(t, conn, testTimeout, unaryMethod)
 				if err != nil || strings.Join(got, "|") != "b=x;c=x;" || took != 0 {
 					t.Errorf("got %q, %v after %v", got, err, took)
 				}

@@ -118,7 +118,7 @@ func TestOutcomeAfterAnswer(t *testing.T) {
 		ended := make(chan error, 1)
 		conn := fan(t, all, proxy.WithFanout(proxy.Fanout{Policy: fanout.Any(), LetFinish: time.Minute}), intercept(ended))
 
-		if _, _, err, took := timed(t, conn, testTimeout, unaryMethod); err != nil || took != 0 {
+		if _, _, took, err := timed(t, conn, testTimeout, unaryMethod); err != nil || took != 0 {
 			t.Errorf("%v after %v", err, took)
 		}
 
@@ -149,7 +149,7 @@ func TestMergerAfterLast(t *testing.T) {
 			return handler(srv, slowTrailer{s})
 		}))
 
-		if _, got, err, took := timed(t, conn, testTimeout, unaryMethod); err != nil || strings.Join(got, "") != "joined" || took != 2*time.Second {
+		if _, got, took, err := timed(t, conn, testTimeout, unaryMethod); err != nil || strings.Join(got, "") != "joined" || took != 2*time.Second {
 			t.Errorf("got %q, %v after %v", got, err, took)
 		}
 	})

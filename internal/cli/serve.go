@@ -150,7 +150,7 @@ func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
 		}
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	log, logErr := f.log.logger(stderr)
+	_, logErr := f.log.logger(stderr)
 	if err := errors.Join(append(errs, f.checkDrain(), logErr)...); err != nil {
 		return daemon.Config{}, err
 	}
@@ -159,7 +159,8 @@ func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
 		return daemon.Config{}, badFile(err)
 	}
 	f.log.declare(file.Log)
-	if log, err = f.log.logger(stderr); err != nil {
+	log, err := f.log.logger(stderr)
+	if err != nil {
 		return daemon.Config{}, err
 	}
 

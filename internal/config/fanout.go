@@ -107,15 +107,6 @@ func (f *FanOut) Streams(fullMethod string) bool {
 	return !lists(f.Unary, fullMethod)
 }
 
-// names returns the backends that the file names.
-func (f *FanOut) names() []string {
-	if f.Backend != "" {
-		return []string{f.Backend}
-	}
-
-	return f.Backends
-}
-
 func (c *checker) fanOut(f *FanOut, path string) {
 	if !c.broken[path] {
 		c.fanOutBackends(f, path)

@@ -136,15 +136,16 @@ func matchText(r *routePlan) string {
 	if service == "" {
 		service = "*"
 	}
-	text := m.Host + "/" + service
+	var text strings.Builder
+	text.WriteString(m.Host + "/" + service)
 	if m.Method != "" {
-		text += "/" + m.Method
+		text.WriteString("/" + m.Method)
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
-		text += " " + key + "=" + m.Metadata[key]
+		text.WriteString(" " + key + "=" + m.Metadata[key])
 	}
 
-	return text
+	return text.String()
 }
 
 // toText returns where a route leads, in a few words.

@@ -38,14 +38,13 @@ func NewHistory(r *Registry) *History { return &History{registry: r, groups: map
 
 // totals are sums over cells.
 type totals struct {
-	at              time.Time
-	started         uint64
-	calls, errors   uint64
-	codes           [numCodes]uint64
-	bytesIn         uint64
-	bytesOut        uint64
-	latency         [len(latencyBounds) + 1]uint64
-	requestMessages uint64
+	at            time.Time
+	started       uint64
+	calls, errors uint64
+	codes         [numCodes]uint64
+	bytesIn       uint64
+	bytesOut      uint64
+	latency       [len(latencyBounds) + 1]uint64
 }
 
 // memory is the past of a group.

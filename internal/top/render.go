@@ -75,9 +75,7 @@ func header(m *Model, v View, width int) []line {
 	first.right(dim, "  "+clock, width)
 
 	lines := append([]line{first, totals(s, width)}, plots(m, width)...)
-	for _, a := range alerts(s, v.Err) {
-		lines = append(lines, a)
-	}
+	lines = append(lines, alerts(s, v.Err)...)
 
 	return append(lines, line{})
 }

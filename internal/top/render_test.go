@@ -190,12 +190,12 @@ func TestSort(t *testing.T) {
 		{Name: "a", Activity: status.Activity{Rate: 2, ErrorRate: 2, P99: 3, InFlight: 3}},
 	}
 	for s, want := range map[Sort]string{ByOrder: "bca", ByName: "abc", ByRate: "cab", ByErrors: "bac", ByLatency: "abc", ByInFlight: "acb"} {
-		got := ""
+		var got strings.Builder
 		for _, b := range sorted(list, s, func(b *status.Backend) sortKey { return keyOf(b.Name, &b.Activity) }) {
-			got += b.Name
+			got.WriteString(b.Name)
 		}
-		if got != want || list[0].Name != "b" {
-			t.Errorf("by %v: %s, want %s", s, got, want)
+		if got.String() != want || list[0].Name != "b" {
+			t.Errorf("by %v: %s, want %s", s, got.String(), want)
 		}
 		if back, err := ParseSort(s.String()); err != nil || back != s {
 			t.Errorf("%v is parsed as %v, %v", s, back, err)

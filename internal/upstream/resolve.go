@@ -187,7 +187,7 @@ func (r *resolution) listOf(addrs []resolver.Address) []weighted {
 			network = "unix"
 		}
 		e := address.Endpoint{Address: address.Address{Network: network, Addr: a.Addr}, TLS: r.tls}
-		weight, ok := a.BalancerAttributes.Value(weightKey{}).(int)
+		weight, ok := a.Attributes.Value(weightKey{}).(int)
 		if !ok {
 			weight = 1
 		}

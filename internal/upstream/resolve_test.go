@@ -229,7 +229,7 @@ type said struct {
 func (s said) UpdateState(st resolver.State) error {
 	var b strings.Builder
 	for _, a := range st.Addresses {
-		fmt.Fprintf(&b, "%s %s %v ", a.Addr, a.ServerName, a.BalancerAttributes.Value(weightKey{}))
+		fmt.Fprintf(&b, "%s %s %v ", a.Addr, a.ServerName, a.Attributes.Value(weightKey{}))
 	}
 	s.ch <- b.String()
 

@@ -127,7 +127,7 @@ func (r *srvResolver) lookup(ctx context.Context) ([]resolver.Address, error) {
 				Addr:       net.JoinHostPort(host, strconv.Itoa(int(record.Port))),
 				ServerName: strings.TrimSuffix(record.Target, "."),
 				// RFC 2782: a weight of 0 is for where there is nothing to choose, else a very small one.
-				BalancerAttributes: attributes.New(weightKey{}, max(int(record.Weight), 1)),
+				Attributes: attributes.New(weightKey{}, max(int(record.Weight), 1)),
 			})
 		}
 	}
