@@ -27,6 +27,14 @@ type Backend struct {
 	// from many goroutines at once, must not block, and may use only the getters of the call.
 	Choose func(c *Call) (*Endpoint, error)
 
+	// ChooseMirror is Choose for mirrors (see [Call.Mirror]), which are not told of by AttemptEnded: it returns nil if no endpoint is
+	// ready. Where Choose is set and ChooseMirror is not, mirrors are dropped.
+	ChooseMirror func(c *Call) *Endpoint
+
+	// MirrorEnded is told of what became of each mirror, by one of the Mirror constants; it may come after the end of
+	// its call, and of the server. It is called as AttemptEnded is. nil: nobody.
+	MirrorEnded func(result string)
+
 	// Retry decides whether a call is tried again after an attempt that failed before anything of its response
 	// was passed on, and after what pause. It is asked only if all of the request so far is kept: up to 32 KiB.
 	// It is called as AttemptEnded is, and before. nil: nothing is tried again but what the upstream

@@ -49,8 +49,9 @@ type Call struct {
 	ep        *Endpoint
 	up        *attempt // the current one; nil before the first
 	first     attempt
-	mayReuse  bool // nobody but the relay has seen the call since Route returned
-	released  int  // of its two streams, those that their connections let go of
+	mirror    *mirror // nil: none, or it is over for the call
+	mayReuse  bool    // nobody but the relay has seen the call since Route returned
+	released  int     // of its two streams, those that their connections let go of
 	attempts  int
 	responded bool // the response's header block was sent
 	pushback  bool // a failure tells the caller not to retry at once
@@ -85,6 +86,7 @@ type attempt struct {
 	h2.Stream
 	call   *Call
 	target *fanTarget // of a fanned-out call; else nil
+	mirror *mirror    // whose stream it is, without a call; else nil
 	skip   int        // octets of its queue that the client was granted before; guarded by call.mu
 }
 
@@ -290,6 +292,9 @@ func (c *Call) act(b *h2.Batch) {
 	if c.decision.backend == nil {
 		c.fail(b, c.decision.status, c.decision.reason)
 		return
+	}
+	if c.mirror != nil {
+		c.startMirror(b) // first, while all of the request is kept
 	}
 	c.connect(b)
 }

@@ -28,6 +28,9 @@ func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
 		return len(p)
 	}
 	c.reqEnd = c.reqEnd || end
+	if c.mirror != nil {
+		c.mirror.feed(b, p, end)
+	}
 	if c.fan != nil {
 		return c.fan.requestData(b, p, end)
 	}

@@ -186,6 +186,9 @@ func (c *Call) finish(b *h2.Batch, code codes.Code, reason string) {
 	if c.deadline != nil && !c.deadline.Stop() {
 		c.mayReuse = false // expire is about to look at it
 	}
+	if c.mirror != nil {
+		c.endMirror(b, reason)
+	}
 	if c.pausing != nil {
 		c.pausing.Stop()
 	}

@@ -25,16 +25,20 @@ const (
 // A seeker wants a stream of an endpoint: a call, or a target of a fanned-out one. The
 // call's lock is held whenever a method is called, but for owner.
 type seeker interface {
+	opener
 	// owner returns the call.
 	owner() *Call
-	// open opens the stream on a connection. The error is one of h2.Conn.Open.
-	open(u *upConn, b *h2.Batch) error
 	// queued notes that it waits in the endpoint's queue.
 	queued()
 	// waitsFor reports whether it still waits in the endpoint's queue.
 	waitsFor(e *Endpoint) bool
 	// reroute has it go elsewhere, or fail, since the endpoint will not serve it.
 	reroute(b *h2.Batch)
+}
+
+// An opener opens a stream on a connection. The error is one of h2.Conn.Open. The call's lock is held.
+type opener interface {
+	open(u *upConn, b *h2.Batch) error
 }
 
 // submit opens a stream for c, or has it wait for one. The lock of c's call is held.
@@ -52,7 +56,7 @@ func (e *Endpoint) submit(c seeker, b *h2.Batch) submission {
 }
 
 // openOn opens a stream for c on one of conns, each in its turn first. The lock of c's call is held, mu is not.
-func (e *Endpoint) openOn(conns []*upConn, c seeker, b *h2.Batch) bool {
+func (e *Endpoint) openOn(conns []*upConn, c opener, b *h2.Batch) bool {
 	start := 0
 	if len(conns) > 1 {
 		start = int(e.turn.Add(1) % uint32(len(conns)))

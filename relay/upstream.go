@@ -49,8 +49,12 @@ func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
 	if !u.served.Load() {
 		u.served.Store(true)
 	}
-	if a := s.Owner.(*attempt); a.target != nil {
+	switch a := s.Owner.(*attempt); {
+	case a.target != nil:
 		a.target.headers(a, b, head)
+		return
+	case a.mirror != nil:
+		a.mirror.headers(b, head)
 		return
 	}
 	c := current(s)
@@ -71,8 +75,12 @@ func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
 
 // Data takes octets of a response.
 func (u *upConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
-	if a := s.Owner.(*attempt); a.target != nil {
+	switch a := s.Owner.(*attempt); {
+	case a.target != nil:
 		return a.target.data(a, b, p, end)
+	case a.mirror != nil:
+		a.mirror.data(b, end)
+		return len(p)
 	}
 	c := current(s)
 	if c == nil {
@@ -84,8 +92,12 @@ func (u *upConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
 
 // End is told when the upstream resets a stream, or its connection is lost.
 func (u *upConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
-	if a := s.Owner.(*attempt); a.target != nil {
+	switch a := s.Owner.(*attempt); {
+	case a.target != nil:
 		a.target.lost(a, b, e)
+		return
+	case a.mirror != nil:
+		a.mirror.lost(e)
 		return
 	}
 	if c := current(s); c != nil {
@@ -97,8 +109,12 @@ func (u *upConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
 // Credit is told when request octets left that the upstream had no room for.
 func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 	a := s.Owner.(*attempt)
-	if a.target != nil {
+	switch {
+	case a.target != nil:
 		a.target.credit(a, b, n)
+		return
+	case a.mirror != nil:
+		a.mirror.credit(n)
 		return
 	}
 	a.call.mu.Lock()
@@ -112,7 +128,11 @@ func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 }
 
 // Released is told when the connection has let go of a stream.
-func (u *upConn) Released(s *h2.Stream) { s.Owner.(*attempt).call.letGo() }
+func (u *upConn) Released(s *h2.Stream) {
+	if c := s.Owner.(*attempt).call; c != nil { // a mirror has none, and its memory is nobody's
+		c.letGo()
+	}
+}
 
 // Free is told when a stream can be opened again while calls wait.
 func (u *upConn) Free(_ *h2.Conn, b *h2.Batch) { u.ep.serveWaiting(b) }

@@ -149,6 +149,7 @@ func (c *checker) route(i int) {
 	c.destination(r, path)
 	c.targets(r.Backend, path+".backend")
 	c.match(&r.Match, path+".match")
+	c.mirror(r, path+".mirror")
 	c.routeMethods(r, path+".methods")
 	c.size(r.MaxRequestMessage, math.MaxUint32, path+".max_request_message")
 	if r.FanOut != nil {

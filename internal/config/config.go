@@ -108,6 +108,7 @@ type Route struct {
 	Backend           Targets        `yaml:"backend" doc:"The name of a backend, or a list of backends with weights."`
 	FanOut            *FanOut        `yaml:"fan_out" doc:"Sends each call to many endpoints or backends at once, and their answers back as one."`
 	Deny              Deny           `yaml:"deny" doc:"Answers calls with this code. true is permission_denied."`
+	Mirror            *Mirror        `yaml:"mirror" doc:"Sends a copy of calls to another backend too, whose answers are dropped; never slows or fails a call. Not for one-to-many calls."`
 	Methods           *Methods       `yaml:"methods" doc:"Which methods it lets through. Others are answered with PERMISSION_DENIED; no other route takes them." default:"all"`
 	MaxDuration       Time           `yaml:"max_duration" doc:"Time for a call, unless the client has set less; then it ends with DEADLINE_EXCEEDED." default:"no limit"`
 	IdleTimeout       Time           `yaml:"idle_timeout" doc:"Time in which nothing of a call moves in either direction, after which it ends with DEADLINE_EXCEEDED. One-to-many routes have fan_out.idle_timeout." default:"no limit"`

@@ -185,6 +185,9 @@ func (r *Route) effects() []string {
 	if r.FanOut != nil {
 		effects = append(effects, r.FanOut.effects()...)
 	}
+	if r.Mirror != nil {
+		effects = append(effects, r.Mirror.effect())
+	}
 	add(r.Deny != "", "is denied with %s", strings.ToUpper(string(r.Deny)))
 	add(r.MaxDuration > 0, "may take %v", time.Duration(r.MaxDuration))
 	add(r.IdleTimeout > 0, "may be idle for %v", time.Duration(r.IdleTimeout))

@@ -19,7 +19,7 @@ routes:
   - {match: {host: api.example.com, service: shop.v1.*}, backend: [{name: a, weight: 9}, {name: b, weight: 1}]}
   - {match: {host: api.example.com, service: shop.v1.S}, fan_out: {backend: b}}
   - {match: {host: api.example.com, service: shop.v1.S, method: Get}, deny: true}
-  - {match: {host: api.example.com, service: shop.v1.S, method: Get, metadata: {k: v}}, backend: a, max_request_message: 1kB, request_headers: {remove: [x]}, response_headers: {set: {x: y}}}
+  - {match: {host: api.example.com, service: shop.v1.S, method: Get, metadata: {k: v}}, backend: a, mirror: {backend: b, percent: 12.5}, max_request_message: 1kB, request_headers: {remove: [x]}, response_headers: {set: {x: y}}}
   - {match: {host: api.example.com, service: shop.v1.S, method: Get, metadata: {l: "*"}}, backend: a}
 `
 
@@ -43,6 +43,7 @@ func TestExplain(t *testing.T) {
   matches by method Get
   matches by metadata k: v
   goes to backend a
+  is copied to backend b, 12.5 % of the calls
   may have messages of 1000 bytes
   has its request headers changed
   has its response headers changed

@@ -18,6 +18,7 @@ type schema struct {
 	Const       any                `json:"const,omitempty"`
 	Pattern     string             `json:"pattern,omitempty"`
 	Minimum     *int               `json:"minimum,omitempty"`
+	Above       *int               `json:"exclusiveMinimum,omitempty"`
 	Maximum     *int               `json:"maximum,omitempty"`
 	MinItems    int                `json:"minItems,omitempty"`
 	Items       *schema            `json:"items,omitempty"`
@@ -84,6 +85,8 @@ func scalarSchema(t reflect.Type, s scalar) *schema {
 		return &schema{AnyOf: []*schema{{Type: "integer", Minimum: new(1)}, {Type: "string", Pattern: "^[0-9]+$|" + variable}}}
 	case t == reflect.TypeFor[Ratio]():
 		return &schema{AnyOf: []*schema{{Type: "number", Minimum: new(int), Maximum: new(1)}, {Type: "string", Pattern: `^[0-9.]+$|` + variable}}}
+	case t == reflect.TypeFor[Percent]():
+		return &schema{AnyOf: []*schema{{Type: "number", Above: new(int), Maximum: new(100)}, {Type: "string", Pattern: `^[0-9.]+$|` + variable}}}
 	case t == reflect.TypeFor[Deny]():
 		return &schema{AnyOf: []*schema{{Const: true}, {Enum: s.enum}, {Type: "string", Pattern: variable}}}
 	case s.enum != nil:

@@ -99,6 +99,10 @@ var scalars = map[reflect.Type]scalar{
 		parse:    func(s string) (any, error) { return parseRatio(s) },
 		expected: "a share from 0 to 1 such as 0.01",
 	},
+	reflect.TypeFor[Percent](): {
+		parse:    func(s string) (any, error) { return parsePercent(s) },
+		expected: "a number above 0, at most 100, such as 10 or 0.5",
+	},
 	reflect.TypeFor[Balance](): {
 		parse:    func(s string) (any, error) { return parseBalance(s) },
 		expected: "round_robin, least_request or ring_hash", enum: []string{string(RoundRobin), string(LeastRequest), string(RingHash)},

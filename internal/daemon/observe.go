@@ -167,6 +167,7 @@ func (o *observer) upstream(name string) upstream.Hooks {
 		Readmitted: func(_, _ string) { b.Readmitted() },
 		Resolved:   func(_ string, _ int, err error) { b.Resolved(err) },
 		Dropped:    func(_, reason string) { b.Dropped(reason) },
+		Mirrored:   func(_, result string) { b.Mirrored(result) },
 		Retried:    func(_ string, code codes.Code) { b.Retried(code) },
 		Exhausted:  func(_ string, code codes.Code) { b.Exhausted(code) },
 	}

@@ -33,8 +33,9 @@ type router struct {
 // pathRoute is a route on the data path.
 type pathRoute struct {
 	*routePlan
-	choice choice    // empty where nothing is forwarded to one backend
-	fan    *fanRoute // nil where nothing is forwarded to many
+	choice choice       // empty where nothing is forwarded to one backend
+	fan    *fanRoute    // nil where nothing is forwarded to many
+	mirror *mirrorRoute // nil where nothing is copied
 
 	methods         *config.MethodSet    // nil for all
 	responseHeaders *relay.HeaderChanges // nil for none
@@ -165,6 +166,9 @@ func (r *router) follow(c *relay.Call, i int) {
 	if to.fan != nil {
 		to.fan.send(c, targets)
 		return
+	}
+	if to.mirror != nil && to.mirror.next() {
+		c.Mirror(to.mirror.backend)
 	}
 	c.Forward(to.choice.backends[place])
 }

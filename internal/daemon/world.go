@@ -78,6 +78,9 @@ func (w *world) openRoutes(old *world) error {
 		case len(r.Backend) > 0:
 			r.choice = w.choose(r.Backend)
 		}
+		if r.Mirror != nil {
+			r.mirror = newMirrorRoute(r.Mirror, w.upstreams[r.Mirror.Backend].Relay())
+		}
 		w.routed = append(w.routed, r)
 	}
 

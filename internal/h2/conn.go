@@ -176,6 +176,13 @@ func (c *Conn) openable() int {
 	return max(0, int(min(c.peer.maxStreams, 1<<30))-c.active)
 }
 
+// Backlog returns how many octets wait to be written to the network, those in streams' queues aside.
+func (c *Conn) Backlog() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.out)
+}
+
 // NotifyFree asks for one [Events.Free]: when b is flushed if a stream can be opened
 // by now, else when one is removed or the peer allows more.
 func (c *Conn) NotifyFree(b *Batch) {

@@ -20,6 +20,7 @@ type Backend struct {
 	resolved, unresolved atomic.Uint64
 	ejections            tally // by cause
 	dropped              tally // by reason
+	mirrors              tally // by result
 	retried, exhausted   [numCodes]atomic.Uint64
 }
 
@@ -67,6 +68,9 @@ func (b *Backend) Resolved(err error) {
 // Dropped counts a call that a limit turned away.
 func (b *Backend) Dropped(reason string) { b.dropped.add(reason) }
 
+// Mirrored counts a copy of a call that was sent to the backend, or was to be, by what became of it.
+func (b *Backend) Mirrored(result string) { b.mirrors.add(result) }
+
 // Retried counts an attempt that another one follows.
 func (b *Backend) Retried(code codes.Code) { b.retried[index(code)].Add(1) }
 
@@ -85,6 +89,9 @@ func (e exposition) upstream(b *Backend) {
 	}
 	for reason, n := range b.dropped.counts() {
 		e.counter(upstreamRejected, float64(n), b.name, reason)
+	}
+	for result, n := range b.mirrors.counts() {
+		e.counter(mirrors, float64(n), b.name, result)
 	}
 	for code := range numCodes {
 		if n := b.retried[code].Load(); n > 0 {

@@ -235,6 +235,7 @@ func TestState(t *testing.T) {
 	b.Resolved(nil)
 	b.Resolved(errors.New("no such host"))
 	b.Dropped("CIRCUIT_BREAKER")
+	b.Mirrored("answered")
 	b.Retried(codes.Unavailable)
 	b.Exhausted(codes.Code(99))
 	s := &status.Status{
@@ -261,6 +262,7 @@ func TestState(t *testing.T) {
 		`manifold_upstream_resolutions_total{backend="catalog",result="ok"} 1`,
 		`manifold_upstream_resolutions_total{backend="catalog",result="failed"} 1`,
 		`manifold_upstream_rejected_total{backend="catalog",reason="CIRCUIT_BREAKER"} 1`,
+		`manifold_mirrors_total{backend="catalog",result="answered"} 1`,
 		`manifold_upstream_retries_total{backend="catalog",grpc_status="UNAVAILABLE"} 1`,
 		`manifold_upstream_retries_exhausted_total{backend="catalog",grpc_status="OTHER"} 1`,
 		`manifold_access_log_lines_written_total 7`,

@@ -85,6 +85,7 @@ var (
 	readmissions     = desc("manifold_upstream_readmissions_total", "Ejections that ended.", "backend")
 	resolutions      = desc("manifold_upstream_resolutions_total", "Lookups of a target, by what came of them.", "backend", "result")
 	upstreamRejected = desc("manifold_upstream_rejected_total", "Calls that a limit of the backend turned away, by the reason in their google.rpc.ErrorInfo.", "backend", "reason")
+	mirrors          = desc("manifold_mirrors_total", "Copies of calls to the backend, by what became of them.", "backend", "result")
 	retries          = desc("manifold_upstream_retries_total", "Attempts that failed and were followed by another by the retry policy.", "backend", "grpc_status")
 	retriesExhausted = desc("manifold_upstream_retries_exhausted_total", "Attempts that failed and were followed by none because the budget of retries was spent.", "backend", "grpc_status")
 

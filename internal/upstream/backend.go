@@ -134,7 +134,10 @@ func Open(name string, cfg Config, deps Deps) (*Backend, error) {
 	b := &Backend{name: name, deps: deps, woken: make(chan struct{}, 1), changed: make(chan struct{})}
 	b.drain, b.cut = context.WithCancel(context.Background())
 	b.life, b.stop = context.WithCancel(context.Background())
-	b.relay = &relay.Backend{Name: name, Choose: b.choose, AttemptEnded: b.attemptEnded, Retry: b.retry}
+	b.relay = &relay.Backend{
+		Name: name, Choose: b.choose, AttemptEnded: b.attemptEnded, Retry: b.retry,
+		ChooseMirror: b.chooseMirror, MirrorEnded: b.mirrorEnded,
+	}
 	b.view.Store(&view{})
 	if err := b.Update(cfg); err != nil {
 		b.Close()

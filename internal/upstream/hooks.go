@@ -37,6 +37,9 @@ type Hooks struct {
 	// Dropped tells of a call that a limit turned away; reason is the reason in its ErrorInfo detail.
 	Dropped func(backend, reason string)
 
+	// Mirrored tells of what became of a copy of a call, by one of the Mirror constants of package relay.
+	Mirrored func(backend, result string)
+
 	// Retried tells of an attempt that failed and is followed by another; Exhausted of one that would have been but for the budget
 	// of retries.
 	Retried, Exhausted func(backend string, code codes.Code)

@@ -94,6 +94,26 @@ func (b *Backend) choose(c *relay.Call) (*relay.Endpoint, error) {
 	return m.ep, nil
 }
 
+// chooseMirror is relay.Backend's. Mirrors count for neither the circuit breaker nor ejection.
+func (b *Backend) chooseMirror(c *relay.Call) *relay.Endpoint {
+	v := b.view.Load()
+	if len(v.members) == 0 {
+		return nil
+	}
+	if ep := v.pick(c, &b.turn).ep; ep.State() == relay.Ready {
+		return ep
+	}
+
+	return nil
+}
+
+// mirrorEnded is relay.Backend's.
+func (b *Backend) mirrorEnded(result string) {
+	if h := b.deps.Hooks.Mirrored; h != nil {
+		h(b.name, result)
+	}
+}
+
 // admit counts a call, or turns it away.
 func (b *Backend) admit() error {
 	n, most := b.inFlight.Add(1), b.maxRequests.Load()
