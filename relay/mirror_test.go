@@ -99,7 +99,32 @@ func TestMirrorOfLateDecision(t *testing.T) {
 	nothingHeld(t)
 }
 
-// A slow mirror gets, after its call, what waited for it.
+// All of what waits for a decision is copied, though the call itself keeps no more than 32 KiB of it once it is sent.
+func TestMirrorOfWaitingRequest(t *testing.T) {
+	copies := make(chan []string, 1)
+	m, _ := mirrorTo(t, serve(t, noteAll(copies)), relay.EndpointConfig{})
+	calls := make(chan *relay.Call, 1)
+	r := start(t, holding(calls), serve(t, echo))
+	c := rawDial(t, r.addr)
+	check(t, c.Headers(1, false, rawpeer.Request("/a.B/C")...))
+	message := strings.Repeat("m", 50_000)
+	for p := rawpeer.Message([]byte(message)); len(p) > 0; {
+		n := min(len(p), 16<<10)
+		check(t, c.Data(1, n == len(p), p[:n]))
+		p = p[n:]
+	}
+	check(t, c.Ping(false, [8]byte{1}))
+	must(c.Until(func(f rawpeer.Frame) bool { return f.Type == http2.FramePing && f.Flags.Has(http2.FlagPingAck) }))(t)
+	call := wait(t, calls, "the call")
+	call.Mirror(m)
+	call.Forward(r.backend)
+	if got := wait(t, copies, "the copy"); !slices.Equal(got, []string{message}) {
+		t.Errorf("%d messages copied, other than the one that was sent", len(got))
+	}
+	nothingHeld(t)
+}
+
+// A slow mirror gets later what waited for it, and gives back the memory.
 func TestMirrorCatchesUp(t *testing.T) {
 	const octets = 200_000
 	open := make(chan struct{})
@@ -133,15 +158,16 @@ func TestMirrorCatchesUp(t *testing.T) {
 	r = start(t, copied(&r, m), serve(t, echo))
 	st := must(dial(t, r.addr).NewStream(within(t), bidi, "/a.B/C"))(t)
 	check(t, send(st, strings.Repeat("m", octets)))
-	check(t, st.CloseSend())
 	must(recv(st))(t)
-	if _, err := recv(st); err != io.EOF {
-		t.Fatal(err)
-	}
 	if held := relay.MirrorsHeld(); held < octets-65535 || held > 256<<10+4<<10 {
 		t.Errorf("mirrors hold %d octets", held)
 	}
 	close(open)
+	eventually(t, func() bool { return relay.MirrorsHeld() == 4<<10 }, "what waited to be sent")
+	check(t, st.CloseSend())
+	if _, err := recv(st); err != io.EOF {
+		t.Fatal(err)
+	}
 	if n := wait(t, got, "the end of the copy"); n != octets+5 {
 		t.Errorf("%d octets copied, want %d", n, octets+5)
 	}
@@ -209,36 +235,68 @@ func TestMirrorOfRetriedCall(t *testing.T) {
 	nothingHeld(t)
 }
 
-// A mirror outlives its call by 10 s at most.
+// A mirror outlives its call by 10 s at most, and only if its request is complete, wanted and in time.
 func TestMirrorGrace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began, cut := make(chan time.Time, 1), make(chan time.Time, 1)
-		l := memnet.Listen("mirror")
-		b := rawpeer.Serve(l, func(p *rawpeer.Peer) {
-			p.Patience = forever
-			frames(func(_ *rawpeer.Peer, f rawpeer.Frame) error {
-				switch {
-				case f.Type == http2.FrameHeaders && f.End():
-					began <- time.Now()
-				case f.Type == http2.FrameRSTStream && f.Code == http2.ErrCodeCancel:
-					cut <- time.Now()
+	tests := []struct {
+		name    string
+		path    string
+		end     bool // of the request
+		timeout string
+		cancel  bool
+		want    time.Duration // from the request to the end of the mirror
+	}{
+		{"complete", "/a.B/C", true, "", false, 10 * time.Second},
+		{"complete, with a deadline", "/a.B/C", true, "3S", false, 3 * time.Second},
+		{"complete, with a late deadline", "/a.B/C", true, "30S", false, 10 * time.Second},
+		{"answered early", "/a.B/C", false, "", false, 0},
+		{"cancelled", "/a.B/Hang", true, "", true, 0},
+		{"cancelled early", "/a.B/Hang", false, "", true, 0},
+		{"out of time", "/a.B/Hang", true, "3S", false, 3 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, cut := make(chan time.Time, 1), make(chan time.Time, 1)
+				l := memnet.Listen("mirror")
+				b := rawpeer.Serve(l, func(p *rawpeer.Peer) {
+					p.Patience = forever
+					frames(func(_ *rawpeer.Peer, f rawpeer.Frame) error {
+						switch {
+						case f.Type == http2.FrameHeaders:
+							began <- time.Now()
+						case f.Type == http2.FrameRSTStream && f.Code == http2.ErrCodeCancel:
+							cut <- time.Now()
+						}
+						return nil
+					})(p)
+				})
+				t.Cleanup(b.Close)
+				m, results := mirrorTo(t, "mirror", relay.EndpointConfig{Dial: l.DialContext})
+				var r *rig
+				mem := inMemory(t, copied(&r, m), nil, frames(func(p *rawpeer.Peer, f rawpeer.Frame) error {
+					if f.Type == http2.FrameHeaders && f.Field(":path") == "/a.B/C" {
+						return p.Headers(f.StreamID, true, rawpeer.TrailersOnly("0", "")...)
+					}
+					return nil
+				}))
+				r = mem.rig
+				c := mem.client(t)
+				var more []string
+				if tt.timeout != "" {
+					more = []string{"grpc-timeout", tt.timeout}
 				}
-				return nil
-			})(p)
+				check(t, c.Headers(1, tt.end, rawpeer.Request(tt.path, more...)...))
+				start := <-began
+				if tt.cancel {
+					check(t, c.Reset(1, http2.ErrCodeCancel))
+				}
+				if d := (<-cut).Sub(start); d != tt.want {
+					t.Errorf("mirror was cut after %v, want %v", d, tt.want)
+				}
+				if got := <-results; got != relay.MirrorCut || relay.MirrorsHeld() != 0 {
+					t.Errorf("result %q, %d octets held", got, relay.MirrorsHeld())
+				}
+			})
 		})
-		t.Cleanup(b.Close)
-		m, results := mirrorTo(t, "mirror", relay.EndpointConfig{Dial: l.DialContext})
-		var r *rig
-		mem := inMemory(t, copied(&r, m), nil, answering)
-		r = mem.rig
-		c := mem.client(t)
-		check(t, c.Headers(1, true, rawpeer.Request("/a.B/C")...))
-		must(c.Until(rawpeer.Is(http2.FrameHeaders, 1)))(t)
-		if d := (<-cut).Sub(<-began); d != 10*time.Second {
-			t.Errorf("mirror was cut after %v", d)
-		}
-		if got := <-results; got != relay.MirrorCut || relay.MirrorsHeld() != 0 {
-			t.Errorf("result %q, %d octets held", got, relay.MirrorsHeld())
-		}
-	})
+	}
 }

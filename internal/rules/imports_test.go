@@ -110,7 +110,7 @@ var layers = []layer{
 	{
 		dir:   "internal/daemon",
 		allow: []string{"./fanout", "./internal/accesslog", "./internal/address", "./internal/admin", "./internal/config", "./internal/methodkind", "./internal/metrics", "./internal/status", "./internal/route", "./internal/tlsfiles", "./internal/tracing", "./internal/upstream", "./proxy/splice", "./relay", grpc, rpcProtos, protobuf, proxyproto},
-		tests: []string{"./fanout/fanoutclient", "./proxy", "./internal/certtest", "./internal/dnstest", "./internal/exampletest", "./internal/sample/...", goleak, otlp, protobuf, rpcProtos},
+		tests: []string{"./fanout/fanoutclient", "./proxy", "./internal/certtest", "./internal/dnstest", "./internal/exampletest", "./internal/rawpeer", "./internal/sample/...", goleak, http2, otlp, protobuf, rpcProtos},
 	},
 	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/sample/..."}},
 	{dir: "internal/address"},
