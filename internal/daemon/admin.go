@@ -73,10 +73,10 @@ func (d *Daemon) AdminAddr() (addr string, ok bool) {
 // dump returns the configuration in use.
 func (d *Daemon) dump() string {
 	if c := d.world.Load().file; c != nil {
-		return c.Dump()
+		return c.DumpMasked()
 	}
 
-	return "# configured by flags\n" + d.flagsAsFile().Dump()
+	return "# configured by flags\n" + d.flagsAsFile().DumpMasked()
 }
 
 // flagsAsFile returns what a file would say for the flags.
