@@ -81,6 +81,9 @@ func (p *parsed) explain(file string, q Query) string {
 		for _, effect := range r.effects() {
 			say("  %s", effect)
 		}
+		for _, line := range r.policies(p.config.Backends) {
+			say("  %s", line)
+		}
 	}
 	if Guarded(q.Service) && !r.Match.Names() {
 		say("  denied on frontends with TLS: the route does not name the service")
