@@ -305,9 +305,12 @@ func TestFanThousand(t *testing.T) {
 	}
 }
 
-// vacant returns an address at which nobody listens.
+// vacant returns an address that refuses connections until the test ends: the near end of a connection has its
+// port, so that nobody else can get it and listen.
 func vacant(t *testing.T) string {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer l.Close()
-	return l.Addr().String()
+	holder := must(net.Dial("tcp", l.Addr().String()))(t)
+	t.Cleanup(func() { holder.Close() })
+	return holder.LocalAddr().String()
 }

@@ -244,7 +244,7 @@ func TestMirrorFailuresAreInvisible(t *testing.T) {
 	}
 }
 
-// closedPort returns an address where nobody listens.
+// closedPort returns an address where nobody listens until the test ends: the near end of a connection has its port.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
@@ -252,8 +252,13 @@ func closedPort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer lis.Close() //nolint:errcheck // of no use any more
+	holder, err := net.Dial("tcp", lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = holder.Close() })
 
-	return lis.Addr().String()
+	return holder.LocalAddr().String()
 }
 
 // rawBackend runs a backend that is told of each frame, and returns its address.
