@@ -86,20 +86,26 @@ func TestFaultsOfProcesses(t *testing.T) {
 	}
 	t.Run("SIGSTOP", func(t *testing.T) {
 		c, addr := startChild(t, "127.0.0.1:0")
-		faults(t, addr, 6*time.Second, func() { c.Process.Signal(syscall.SIGSTOP) }, func() { c.Process.Signal(syscall.SIGCONT) })
+		faults(t, addr, addr, 6*time.Second, func() { c.Process.Signal(syscall.SIGSTOP) }, func() { c.Process.Signal(syscall.SIGCONT) })
 	})
 	t.Run("SIGSTOP, long", func(t *testing.T) {
 		c, addr := startChild(t, "127.0.0.1:0")
-		faults(t, addr, 40*time.Second, func() { c.Process.Signal(syscall.SIGSTOP) }, func() { c.Process.Signal(syscall.SIGCONT) })
+		faults(t, addr, addr, 40*time.Second, func() { c.Process.Signal(syscall.SIGSTOP) }, func() { c.Process.Signal(syscall.SIGCONT) })
+	})
+	t.Run("black hole", func(t *testing.T) {
+		_, addr := startChild(t, "127.0.0.1:0")
+		h := newPath(t, addr)
+		faults(t, h.addr(), addr, 40*time.Second, func() { h.block(true) }, func() { h.block(false) })
 	})
 	t.Run("kill -9", func(t *testing.T) {
 		c, addr := startChild(t, "127.0.0.1:0")
-		faults(t, addr, 15*time.Second, func() { c.Process.Kill(); c.Wait() }, func() { startChild(t, addr) })
+		faults(t, addr, addr, 15*time.Second, func() { c.Process.Kill(); c.Wait() }, func() { startChild(t, addr) })
 	})
 }
 
-// faults puts a relay before three processes of which that at addr dies and comes back, under a load of 500 calls a second.
-func faults(t *testing.T, addr string, dead time.Duration, die, revive func()) {
+// faults puts a relay before three processes of which one, whose name is server and whose way in is addr, dies and comes back, under a load of
+// 500 calls a second.
+func faults(t *testing.T, addr, server string, dead time.Duration, die, revive func()) {
 	var list config.Endpoints
 	for _, a := range append([]string{addr}, second(startChild(t, "127.0.0.1:0")), second(startChild(t, "127.0.0.1:0"))) {
 		list = append(list, config.NamedEndpoint{Name: a, Endpoint: address.Endpoint{Address: address.Address{Network: "tcp", Addr: a}}})
@@ -141,8 +147,106 @@ func faults(t *testing.T, addr string, dead time.Duration, die, revive func()) {
 	}
 	s.Close()
 	running.Wait()
-	judge(t, &calls, addr, died, revived)
+	judge(t, &calls, server, died, revived)
 	t.Log(log.String())
 }
 
 func second(_ *exec.Cmd, addr string) string { return addr }
+
+// path is the way to a server through a forwarder that can be blocked: then nothing passes in either direction, connections stay as they are,
+// and new ones get no octet, as where packets are dropped. What was on its way passes when it is opened, as TCP sends it again.
+type path struct {
+	l      net.Listener
+	server string
+
+	mu      sync.Mutex
+	open    *sync.Cond
+	blocked bool
+	closed  bool
+	conns   []net.Conn
+	running sync.WaitGroup
+}
+
+func newPath(t *testing.T, server string) *path {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &path{l: l, server: server}
+	p.open = sync.NewCond(&p.mu)
+	p.running.Go(p.accept) // ends with the listener
+	t.Cleanup(p.close)
+
+	return p
+}
+
+func (p *path) addr() string { return p.l.Addr().String() }
+
+func (p *path) block(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.blocked = on
+	p.open.Broadcast()
+}
+
+// pass waits while the path is blocked, and is false when it is closed.
+func (p *path) pass() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.blocked && !p.closed {
+		p.open.Wait()
+	}
+
+	return !p.closed
+}
+
+func (p *path) accept() {
+	for {
+		a, err := p.l.Accept()
+		if err != nil {
+			return
+		}
+		if !p.pass() {
+			a.Close()
+
+			return
+		}
+		b, err := net.Dial("tcp", p.server)
+		if err != nil {
+			a.Close()
+
+			continue
+		}
+		p.mu.Lock()
+		p.conns = append(p.conns, a, b)
+		p.mu.Unlock()
+		p.running.Go(func() { p.copy(a, b) }) // ends with either
+		p.running.Go(func() { p.copy(b, a) }) // likewise
+	}
+}
+
+func (p *path) copy(dst, src net.Conn) {
+	defer dst.Close()
+	for buf := make([]byte, 32<<10); ; {
+		n, err := src.Read(buf)
+		if err != nil || !p.pass() {
+			return
+		}
+		if _, err := dst.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func (p *path) close() {
+	p.l.Close()
+	p.mu.Lock()
+	p.closed = true
+	for _, nc := range p.conns {
+		nc.Close()
+	}
+	p.open.Broadcast()
+	p.mu.Unlock()
+	p.running.Wait()
+}
