@@ -34,6 +34,7 @@ const firstLen = 1 << 10
 type transport struct {
 	nc   net.Conn
 	raw  syscall.RawConn // nil: reading blocks only
+	more tryReader       // nil: unless it blocks, there is no telling whether there is more to read
 	try  tryWriter
 	some someWriter      // nil: writing blocks until all is written
 	out  nonblock.Writer // try and some, if nc has no way of its own
@@ -49,6 +50,12 @@ var (
 	_ tryWriter  = (*nonblock.Writer)(nil)
 	_ someWriter = (*nonblock.Writer)(nil)
 )
+
+// tryReader is a net.Conn that can read what has arrived without blocking: n is 0 with a nil error if
+// that is nothing.
+type tryReader interface {
+	TryRead(p []byte) (n int, err error)
+}
 
 // tryWriter is a net.Conn that can write without blocking: n may be less than
 // len(p), also 0, with a nil error.
@@ -76,6 +83,7 @@ func (t *transport) init(nc net.Conn) {
 	case *net.UnixConn:
 		t.initRaw(nc)
 	}
+	t.more, _ = nc.(tryReader)
 	t.some, _ = nc.(someWriter)
 	if t.some == nil && t.raw != nil {
 		t.some = &t.out
@@ -128,28 +136,47 @@ func (r *reader) fill() (int, error) {
 	if r.t.raw != nil {
 		return r.t.readRaw(r)
 	}
-	if r.data == nil && !r.more {
-		return r.fillFirst()
+	n, err := r.await()
+	r.w += n
+	if r.t.more != nil && n > 0 {
+		n += r.readRest()
 	}
-	r.attach()
-	n, err := r.t.nc.Read(r.data[r.w:])
 	r.took(n)
-	r.more = n >= firstLen
 	return n, err
 }
 
-// fillFirst waits for input without a read buffer.
-func (r *reader) fillFirst() (int, error) {
+// await waits for input and reads some.
+func (r *reader) await() (n int, err error) {
+	if r.data != nil || r.more {
+		r.attach()
+		n, err = r.t.nc.Read(r.data[r.w:])
+		r.more = n >= firstLen && r.t.more == nil
+		return n, err
+	}
+	// Without a read buffer.
 	if r.first == nil {
 		r.first = make([]byte, firstLen)
 	}
-	n, err := r.t.nc.Read(r.first)
-	if n > 0 {
+	if n, err = r.t.nc.Read(r.first); n > 0 {
 		r.attach()
-		r.w = copy(r.data, r.first[:n])
-		r.more = n == firstLen
+		copy(r.data, r.first[:n])
+		r.more = n == firstLen && r.t.more == nil
 	}
 	return n, err
+}
+
+// readRest reads what else has arrived, after some has: TLS gives it by the record, and each batch costs a write. It
+// returns how much that is. An error comes again with the next read.
+func (r *reader) readRest() (rest int) {
+	for r.w < len(r.data) {
+		n, err := r.t.more.TryRead(r.data[r.w:])
+		r.w += n
+		rest += n
+		if n == 0 || err != nil {
+			break
+		}
+	}
+	return rest
 }
 
 // attach makes sure that there is a buffer, and that it is a long one while much comes.
@@ -169,9 +196,8 @@ func (r *reader) attach() {
 	}
 }
 
-// took notes that a read put n octets into the buffer.
+// took notes that the last n octets of the buffer came at once.
 func (r *reader) took(n int) {
-	r.w += n
 	r.bulk = r.w == len(r.data) || len(r.data) == bulkLen && n >= bulkLen/2
 }
 

@@ -50,6 +50,7 @@ func (t *transport) readReady(fd uintptr) bool {
 			t.rerr = io.EOF
 		default:
 			t.rn = n
+			r.w += n
 			r.took(n)
 		}
 		return true

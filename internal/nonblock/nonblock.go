@@ -10,6 +10,59 @@ import (
 	"syscall"
 )
 
+// A Reader reads from one socket with system calls that the runtime is not told of, where there
+// are such (see [Read]). It is for one goroutine at a time. The zero value can read nothing.
+type Reader struct {
+	raw syscall.RawConn
+
+	// Arguments and results of ready, which is kept so that a read allocates nothing.
+	p    []byte
+	wait bool
+	n    int
+	err  error
+	fn   func(fd uintptr) bool
+}
+
+// Init makes r read from nc, if that is a socket which can be asked; else it
+// leaves r as it is.
+func (r *Reader) Init(nc net.Conn) {
+	r.raw = rawOfConn(nc)
+	r.fn = r.ready
+}
+
+// Can reports whether r has a socket that can be asked.
+func (r *Reader) Can() bool { return r.raw != nil }
+
+// Read waits until there is input, and reads it; io.EOF is the end. The socket's read deadline bounds the wait.
+func (r *Reader) Read(p []byte) (n int, err error) { return r.read(p, true) }
+
+// TryRead reads what there is; 0 with a nil error is nothing.
+func (r *Reader) TryRead(p []byte) (n int, err error) { return r.read(p, false) }
+
+func (r *Reader) read(p []byte, wait bool) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	r.p, r.wait, r.n, r.err = p, wait, 0, nil
+	err = r.raw.Read(r.fn)
+	r.p = nil
+	if err == nil {
+		err = r.err
+	}
+	return r.n, err
+}
+
+// rawOfConn returns the way to the socket of nc, or nil.
+func rawOfConn(nc net.Conn) syscall.RawConn {
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		return rawOf(nc)
+	case *net.UnixConn:
+		return rawOf(nc)
+	}
+	return nil
+}
+
 // A Writer writes to one socket without blocking. It is for one goroutine at a
 // time. The zero value writes nothing.
 type Writer struct {
@@ -26,12 +79,7 @@ type Writer struct {
 // Init makes w write to nc, if that is a socket which can be asked; else it
 // leaves w as it is.
 func (w *Writer) Init(nc net.Conn) {
-	switch nc := nc.(type) {
-	case *net.TCPConn:
-		w.raw = rawOf(nc)
-	case *net.UnixConn:
-		w.raw = rawOf(nc)
-	}
+	w.raw = rawOfConn(nc)
 	w.fn = w.ready
 }
 

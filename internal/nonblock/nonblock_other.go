@@ -7,7 +7,9 @@ package nonblock
 
 import "syscall"
 
-// There is no portable non-blocking write: everything takes the blocking way.
+// There is no portable non-blocking read or write: everything takes the blocking way.
 func rawOf(syscall.Conn) syscall.RawConn { return nil }
 
 func (w *Writer) ready(uintptr) bool { return true }
+
+func (r *Reader) ready(uintptr) bool { return true }

@@ -151,3 +151,55 @@ func TestRead(t *testing.T) {
 		t.Errorf("Read of no descriptor: %v, want EBADF", err)
 	}
 }
+
+// A Reader tells apart nothing, something and the end; it waits if it shall, within the deadline.
+func TestReader(t *testing.T) {
+	a, b := pair(t)
+	var r Reader
+	r.Init(a)
+	if !r.Can() {
+		t.Fatal("a TCP connection cannot be asked")
+	}
+	p := make([]byte, 8)
+	check := func(read func([]byte) (int, error), want string, wantErr error) {
+		t.Helper()
+		n, err := read(p)
+		if string(p[:n]) != want || !errors.Is(err, wantErr) {
+			t.Errorf("read %q, %v, want %q, %v", p[:n], err, want, wantErr)
+		}
+	}
+	check(r.TryRead, "", nil)
+	if n, err := r.Read(nil); n != 0 || err != nil {
+		t.Errorf("a read into nothing: %d, %v", n, err)
+	}
+	a.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	check(r.Read, "", os.ErrDeadlineExceeded)
+	a.SetReadDeadline(time.Now().Add(10 * time.Second))
+	written := make(chan error)
+	go func() {
+		<-written
+		b.Write([]byte("hello, world"))
+		written <- nil
+	}()
+	written <- nil
+	check(r.Read, "hello, w", nil)
+	<-written
+	check(r.TryRead, "orld", nil)
+	check(r.TryRead, "", nil)
+	b.Close()
+	check(r.Read, "", io.EOF)
+	a.Close()
+	check(r.Read, "", net.ErrClosed)
+	check(r.TryRead, "", net.ErrClosed)
+}
+
+// What is no socket cannot be asked.
+func TestReaderOfNoSocket(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	var r Reader
+	if r.Init(a); r.Can() {
+		t.Error("a pipe in memory can be asked")
+	}
+}

@@ -5,7 +5,10 @@
 
 package nonblock
 
-import "syscall"
+import (
+	"io"
+	"syscall"
+)
 
 // rawOf returns the way to the file descriptor, or nil for a closed socket, whose
 // error the blocking way then tells.
@@ -35,4 +38,24 @@ func (w *Writer) ready(fd uintptr) bool {
 		}
 	}
 	return true
+}
+
+// ready reads once. False has the poller wait for input and call again.
+func (r *Reader) ready(fd uintptr) bool {
+	for {
+		n, err := Read(int(fd), r.p)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			return !r.wait
+		case err != nil:
+			r.err = err
+		case n == 0:
+			r.err = io.EOF
+		default:
+			r.n = n
+		}
+		return true
+	}
 }

@@ -3,19 +3,21 @@
 
 // Package tlsconn is TLS for connections that are written without blocking: the
 // records of one write are gathered and go to the socket in one call, and what the
-// socket does not accept is written by a goroutine of its own.
+// socket does not accept is written by a goroutine of its own. What has arrived can be
+// read without waiting for more.
 package tlsconn
 
 import (
 	"crypto/tls"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/manifold-grpc/manifold/internal/nonblock"
 )
 
-// A Conn is a tls.Conn with TryWrite. As with a tls.Conn, one goroutine may read while
-// another writes; TryWrite and Write are for one goroutine at a time.
+// A Conn is a tls.Conn with TryRead and TryWrite. As with a tls.Conn, one goroutine may read while
+// another writes; Read and TryRead are for one goroutine at a time, and so are TryWrite and Write.
 type Conn struct {
 	*tls.Conn
 	low *gather
@@ -33,10 +35,22 @@ func Client(nc net.Conn, cfg *tls.Config) *Conn {
 	return &Conn{tls.Client(g, cfg), g}
 }
 
+// TryRead reads what has arrived already, one record at most; 0 with a nil error is nothing. It asks the socket only if
+// there is probably more than what was read of it before.
+func (c *Conn) TryRead(p []byte) (int, error) {
+	c.low.trying = true
+	n, err := c.Conn.Read(p)
+	c.low.trying = false
+	if err == errNothing {
+		err = nil
+	}
+	return n, err
+}
+
 // TryWrite encrypts p and writes what the socket accepts; the rest follows by
 // itself. While it does, TryWrite takes nothing and returns 0: then use Write, or try later.
 func (c *Conn) TryWrite(p []byte) (int, error) {
-	if !c.low.hold() {
+	if !c.low.hold(len(p)) {
 		return 0, nil
 	}
 	n, err := c.Conn.Write(p)
@@ -79,26 +93,90 @@ func (c *Conn) CloseWrite() error {
 // gather stands between TLS and the socket.
 type gather struct {
 	net.Conn
+	in  nonblock.Reader
 	try nonblock.Writer
+
+	// Owned by who reads.
+	trying bool // do not wait for input
+	full   bool // the last read filled all that there was room for
 
 	mu     sync.Mutex
 	idle   *sync.Cond     // draining became false
 	drains sync.WaitGroup // the goroutine in drain
 
 	// Guarded by mu.
-	holding  bool   // records are collected in buf
-	draining bool   // a goroutine writes buf
-	stopped  bool   // Close was called: no goroutine starts any more
-	buf      []byte // records that the socket has not accepted
-	err      error  // of the socket; nothing is written any more
+	holding  bool    // records are collected in buf
+	draining bool    // a goroutine writes buf
+	stopped  bool    // Close was called: no goroutine starts any more
+	buf      *buffer // records that the socket has not accepted; nil: none
+	err      error   // of the socket; nothing is written any more
 }
 
 func newGather(nc net.Conn) *gather {
 	g := &gather{Conn: nc}
 	g.idle = sync.NewCond(&g.mu)
+	g.in.Init(nc)
 	g.try.Init(nc)
 	return g
 }
+
+// errNothing ends a read that shall not wait. It is temporary: after such an error TLS goes on where it was.
+var errNothing net.Error = nothing{}
+
+type nothing struct{}
+
+func (nothing) Error() string   { return "tlsconn: no input" }
+func (nothing) Timeout() bool   { return true }
+func (nothing) Temporary() bool { return true }
+
+// Read gives TLS what arrives, in as large portions as it has room for.
+func (g *gather) Read(p []byte) (n int, err error) {
+	switch {
+	case !g.trying && !g.in.Can():
+		return g.Conn.Read(p)
+	case !g.trying:
+		n, err = g.in.Read(p)
+	case g.full && g.in.Can():
+		if n, err = g.in.TryRead(p); n == 0 && err == nil {
+			err = errNothing
+		}
+	default:
+		return 0, errNothing
+	}
+	g.full = n == len(p)
+	return n, err
+}
+
+// A buffer is one for records on its way through the pool.
+type buffer struct{ p []byte }
+
+// pool holds buffers for records: a connection that writes nothing has none.
+var pool = sync.Pool{New: func() any { return new(buffer) }}
+
+// keepLen is the capacity up to which a buffer is used again.
+const keepLen = 640 << 10
+
+// buffer returns the buffer to append to. mu is held.
+func (g *gather) buffer() *buffer {
+	if g.buf == nil {
+		g.buf = pool.Get().(*buffer)
+	}
+	return g.buf
+}
+
+// free empties buf, and gives it back.
+func free(buf *buffer) {
+	if cap(buf.p) <= keepLen {
+		buf.p = buf.p[:0]
+		pool.Put(buf)
+	}
+}
+
+// A record holds recordLen octets at most, and recordCost beside them: header, nonce, tag and padding.
+const (
+	recordLen  = 16 << 10
+	recordCost = 64
+)
 
 // Write takes a record from TLS.
 func (g *gather) Write(p []byte) (int, error) {
@@ -109,21 +187,24 @@ func (g *gather) Write(p []byte) (int, error) {
 	}
 	if g.holding || g.draining {
 		defer g.mu.Unlock()
-		g.buf = append(g.buf, p...)
+		buf := g.buffer()
+		buf.p = append(buf.p, p...)
 		return len(p), nil
 	}
 	g.mu.Unlock()
 	return g.Conn.Write(p) // the handshake, alerts
 }
 
-// hold has records collected, unless earlier ones are still being written.
-func (g *gather) hold() bool {
+// hold has the records for n octets collected, unless earlier ones are still being written.
+func (g *gather) hold(n int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.draining {
 		return false
 	}
 	g.holding = true
+	buf := g.buffer()
+	buf.p = slices.Grow(buf.p, n+(n/recordLen+1)*recordCost)
 	return true
 }
 
@@ -132,58 +213,46 @@ func (g *gather) release() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.holding = false
-	if g.err != nil || len(g.buf) == 0 {
-		return g.err
-	}
-	n, err := g.try.TryWrite(g.buf)
-	if err != nil {
-		g.err = err
-		return err
-	}
-	if n < len(g.buf) {
-		if g.stopped {
-			return net.ErrClosed
-		}
-		g.draining = true
-		g.drains.Add(1)
-		go g.drain(n) // ends when all is written or the socket is closed
-		return nil
-	}
-	g.keep(g.buf)
-	return nil
-}
-
-// keepLen is the capacity up to which the buffer for records is used again.
-const keepLen = 128 << 10
-
-// keep empties the buffer. mu is held.
-func (g *gather) keep(buf []byte) {
-	g.buf = buf[:0]
-	if cap(buf) > keepLen {
-		g.buf = nil
-	}
-}
-
-// drain writes what waits, from octet n on, and all that comes meanwhile.
-func (g *gather) drain(n int) {
-	defer g.drains.Done()
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	buf := g.buf
 	g.buf = nil
+	if g.err != nil || len(buf.p) == 0 {
+		free(buf)
+		return g.err
+	}
+	n, err := g.try.TryWrite(buf.p)
+	switch {
+	case err != nil:
+		g.err = err
+	case n == len(buf.p):
+	case g.stopped:
+		err = net.ErrClosed
+	default:
+		g.draining = true
+		g.drains.Add(1)
+		go g.drain(buf, n) // ends when all is written or the socket is closed
+		return nil
+	}
+	free(buf)
+	return err
+}
+
+// drain writes what waits, buf from octet n on, and all that comes meanwhile.
+func (g *gather) drain(buf *buffer, n int) {
+	defer g.drains.Done()
 	for {
-		g.mu.Unlock()
-		_, err := g.Conn.Write(buf[n:])
+		_, err := g.Conn.Write(buf.p[n:])
+		free(buf)
 		g.mu.Lock()
 		if err != nil {
 			g.err = err
 		}
-		if err != nil || len(g.buf) == 0 {
+		if err != nil || g.buf == nil {
 			break
 		}
 		buf, g.buf, n = g.buf, nil, 0
+		g.mu.Unlock()
 	}
-	g.keep(buf)
+	defer g.mu.Unlock()
 	g.draining = false
 	g.idle.Broadcast()
 }
