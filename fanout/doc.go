@@ -12,7 +12,8 @@
 //   - [Policy] and [Call] turn the ends of targets into a decision and a status.
 //   - [Outcome], [NewReport], [Summary] and [Trailer] are what the caller's trailers say.
 //   - [Envelope] wraps messages, headers and outcomes for callers who ask for them.
-//   - [Merge] joins streams that are each in order into one that is.
+//   - [Merge] joins streams that are each in order into one that is; [FieldKey] makes
+//     keys for it out of messages whose type it does not know.
 //
 // No function keeps a reference to what it is given, unless it says so, and none but
 // the methods of [Call] and [Merge] changes state; these two are for one goroutine at a time.

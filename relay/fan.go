@@ -30,6 +30,10 @@ type FanOut struct {
 	// unary method is then called as one that streams. Annotators are not used.
 	Envelope bool
 
+	// Merger has the program's own function make the answer. Annotators are not used, targets' header fields go to the
+	// function alone, and messages go out as it sends them, whatever the method's kind. It prevails over Envelope and OrderKey.
+	Merger NewMerger
+
 	// Summary puts the outcome of each target into the call's trailers, within Report's limits.
 	Summary bool
 	Report  fanout.ReportLimits
@@ -37,6 +41,15 @@ type FanOut struct {
 	// ByArrival joins the answers of a unary method in the order in which they came, instead of that
 	// of the targets.
 	ByArrival bool
+
+	// OrderKey makes one order of the messages of a method that streams, whose targets each send theirs in the order of a key: a
+	// message waits until each target that has not ended has sent a later one. It gets a target's message as it came, and must not keep
+	// it; it is called as an Annotator is. With Envelope it is not used. See [fanout.FieldKey] and [fanout.NumberKey].
+	//
+	// OrderWindow and OrderBytes bound what waits: 1024 messages and 4 MiB by default. When it is more, the first
+	// of them goes out although a silent target may still send an earlier one.
+	OrderKey                func(message []byte) string
+	OrderWindow, OrderBytes int
 
 	// ConnectTimeout bounds the time to an open stream to a target, IdleTimeout that without an octet
 	// from it while nothing of it waits for the client, TotalTimeout all of its part in the call. A
@@ -52,6 +65,10 @@ type FanOut struct {
 	// fails or all have ended, one more. Default: with all. HedgeDelay defaults to 100 ms.
 	Hedge      int
 	HedgeDelay time.Duration
+
+	// LetFinish is how long the targets that a decided call needs no more may go on after the caller has its answer, which is
+	// dropped. 0: they are cancelled, as they are if the call fails, or if its request is not complete by then.
+	LetFinish time.Duration
 
 	// Limits bound what one call may hold.
 	Limits FanLimits
@@ -122,6 +139,7 @@ const (
 	defaultMergedBytes    = 64 << 20
 	defaultQueuedBytes    = 256 << 10
 	defaultMetadataBytes  = 8 << 10
+	defaultOrderBytes     = 4 << 20
 	maxReserve            = 250 * time.Millisecond
 )
 

@@ -77,7 +77,7 @@ func (t *fanTarget) direct(b *h2.Batch, p []byte) int {
 
 // plain reports whether messages of the target need no touch.
 func (t *fanTarget) plain() bool {
-	return t.f.cfg.Streaming && !t.f.cfg.Envelope && t.target().Annotator == nil
+	return t.f.cfg.Streaming && !t.f.cfg.Envelope && t.f.merge == nil && t.f.order == nil && t.target().Annotator == nil
 }
 
 // pump passes on the whole messages in the inbox, while the client has room.
@@ -107,8 +107,12 @@ func (t *fanTarget) message(b *h2.Batch, m []byte) bool {
 		}
 	}
 	switch {
+	case t.f.merge != nil:
+		return t.mergeMessage(b, payload)
 	case t.f.cfg.Envelope:
 		return t.f.sendEnvelope(b, t, payload)
+	case t.f.order != nil:
+		return t.sort(b, payload)
 	case t.f.cfg.Streaming:
 		return t.stream(b, payload)
 	}
@@ -236,6 +240,9 @@ func (t *fanTarget) resume(b *h2.Batch) {
 // it, any end as an outcome in an envelope.
 func (t *fanTarget) tell(b *h2.Batch) (inAnswer, veto bool) {
 	switch {
+	case t.f.merge != nil:
+		t.f.mergeOutcome(b, t)
+		return false, false
 	case t.f.cfg.Envelope:
 		t.f.sendOutcome(b, t)
 		return false, false
@@ -258,6 +265,9 @@ func (t *fanTarget) tell(b *h2.Batch) (inAnswer, veto bool) {
 		return false, true
 	case m == nil:
 		return false, true
+	case t.f.order != nil:
+		t.sortFailure(b, m)
+		return true, false
 	case t.f.cfg.Streaming:
 		s := scratchPool.Get().(*scratch)
 		defer s.free()

@@ -35,11 +35,13 @@ type fanCall struct {
 	replayed int   // octets of it that are reserved in the server's budget
 
 	// Answers.
-	waiting  int // octets that wait for the client
-	held     int // octets of all targets that wait here, reserved in the server's budget
-	due      int // targets whose header fields may still come
-	arrivals int // targets that had an answer to be joined
-	turn     int // the target that may send first when the client has room again
+	waiting  int                                   // octets that wait for the client
+	held     int                                   // octets of all targets that wait here, reserved in the server's budget
+	due      int                                   // targets whose header fields may still come
+	arrivals int                                   // targets that had an answer to be joined
+	merge    Merger                                // nil: none
+	turn     int                                   // the target that may send first when the client has room again
+	order    *fanout.Merge[string, orderedMessage] // nil: messages of a stream go out as they come
 
 	// Timer; the call's own is used for all that has a time.
 	armed    time.Time // when it fires; zero: not
@@ -47,6 +49,10 @@ type fanCall struct {
 	settle   time.Time // when a doomed call ends; zero: it is not doomed
 	hedge    time.Time // when the next target starts; zero: no matter
 	reserved bool      // reserve has come
+
+	// Targets that go on although the call is over.
+	loose      int
+	looseTimer *time.Timer
 }
 
 var fanPool = sync.Pool{New: func() any { return new(fanCall) }}
@@ -91,6 +97,11 @@ func (c *Call) startFan(b *h2.Batch) {
 		return
 	}
 	f.verdict = verdict
+	if err := f.initMerger(); err != nil {
+		c.fail(b, status.Convert(err), ReasonHook)
+		return
+	}
+	f.initOrder()
 	f.live, f.due, f.unopened = len(f.targets), len(f.targets), len(f.targets)
 	c.fan, c.stage = f, stageOpen
 	if _, ok := c.Header("grpc-accept-encoding"); ok {
@@ -174,6 +185,9 @@ func (f *fanCall) conclude(b *h2.Batch) {
 	if !f.running() {
 		return
 	}
+	if f.verdict.Decision().State == fanout.Met {
+		f.letGoOn(b)
+	}
 	f.cancelAll(b)
 	c := f.c
 	st := f.verdict.Status()
@@ -182,6 +196,9 @@ func (f *fanCall) conclude(b *h2.Batch) {
 		return
 	}
 	if !f.cfg.streams() && !f.sendJoined(b) {
+		return
+	}
+	if !f.drainOrdered(b) || !f.mergeEnd(b) {
 		return
 	}
 	f.sendHead(b)
@@ -204,22 +221,27 @@ func (f *fanCall) reason() string {
 func (f *fanCall) cancelAll(b *h2.Batch) {
 	for i := range f.targets {
 		t := &f.targets[i]
-		if t.stage == targetEnded {
+		if t.stage >= targetEnded {
 			continue
 		}
 		t.leave(b, frame.Cancel, codes.Canceled, ReasonCanceled)
+		t.cancelled()
 		t.stage = targetEnded
-		t.phase, t.status = phaseCanceled, nil
-		t.total = time.Since(f.c.start)
-		f.live--
-		f.verdict.End(i, fanout.End{Cancelled: true})
 	}
+}
+
+// cancelled notes that the call goes on without t.
+func (t *fanTarget) cancelled() {
+	t.phase, t.status = phaseCanceled, nil
+	t.total = time.Since(t.f.c.start)
+	t.f.live--
+	t.f.verdict.End(t.index, fanout.End{Cancelled: true})
 }
 
 // close is told that the call is over: it gives back what was reserved.
 func (f *fanCall) close() {
 	f.c.srv.budget.Release(int64(f.held + f.replayed))
-	f.held, f.replayed = 0, 0
+	f.held, f.replayed, f.order = 0, 0, nil
 }
 
 // hold reserves memory for n octets of t's answer. If it returns false, t has failed or the call is over.
@@ -253,4 +275,7 @@ func (f *fanCall) unhold(t *fanTarget, n int) {
 }
 
 // streams reports whether messages go to the client as they come.
-func (f *FanOut) streams() bool { return f.Streaming || f.Envelope }
+func (f *FanOut) streams() bool { return f.Streaming || f.Envelope || f.Merger != nil }
+
+// wraps reports whether answers come in envelopes.
+func (f *FanOut) wraps() bool { return f.Envelope && f.Merger == nil }

@@ -148,6 +148,8 @@ func (f *fanCall) headed(b *h2.Batch, t *fanTarget, came bool) {
 	}
 	switch {
 	case !f.running():
+	case f.merge != nil:
+		f.mergeHeader(b, t, came)
 	case f.cfg.Envelope:
 		if came && len(t.header) > 0 {
 			f.sendEvent(b, t.envelope().Header(mdOf(t.header)))
@@ -178,7 +180,7 @@ func (f *fanCall) sendHead(b *h2.Batch) {
 	fields := append(array[:0],
 		hpack.Field{Name: ":status", Value: "200"},
 		hpack.Field{Name: "content-type", Value: c.content})
-	if !f.cfg.Envelope {
+	if !f.cfg.Envelope && f.merge == nil {
 		left := or(f.cfg.Limits.MetadataBytes, defaultMetadataBytes)
 		for i := range f.targets {
 			fields = appendWithin(fields, f.targets[i].header, &left)
@@ -192,7 +194,7 @@ func (f *fanCall) sendHead(b *h2.Batch) {
 
 // trailers appends what the targets' trailers have, and the outcomes if the call is to tell them.
 func (f *fanCall) trailers(fields []hpack.Field) []hpack.Field {
-	if !f.cfg.Envelope {
+	if !f.cfg.wraps() {
 		left := or(f.cfg.Limits.MetadataBytes, defaultMetadataBytes)
 		for i := range f.targets {
 			fields = appendWithin(fields, f.targets[i].trailer, &left)

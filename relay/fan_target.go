@@ -35,6 +35,7 @@ type fanTarget struct {
 
 	// Response.
 	responded bool   // its header block came
+	merged    bool   // the merger heard of its end
 	headed    bool   // header fields of it can come no more
 	encoding  string // grpc-encoding
 	active    time.Time
@@ -44,6 +45,7 @@ type fanTarget struct {
 	answered  bool           // there is an answer, which may be empty
 	arrival   int            // its place among the answers
 	held      int            // octets of it in fanCall.held
+	key       string         // of its last message, where the call has an order
 	header    []hpack.Field  // those to be passed on
 	trailer   []hpack.Field
 	wrap      *fanout.Envelope // nil: not needed yet
@@ -67,6 +69,7 @@ const (
 	targetOpen                        // has a stream
 	targetDraining                    // its stream is over, messages of it wait for the client
 	targetEnded                       // the verdict has heard of its end
+	targetLoose                       // likewise, and its stream goes on
 )
 
 func (t *fanTarget) init(f *fanCall, index int) { t.f, t.index = f, index }
@@ -194,6 +197,9 @@ func (t *fanTarget) headers(a *attempt, b *h2.Batch, head h2.Head) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !t.current(a) {
+		if t.isLoose(a) {
+			t.looseHeaders(b, head)
+		}
 		return
 	}
 	switch {
@@ -253,6 +259,9 @@ func (t *fanTarget) data(a *attempt, b *h2.Batch, p []byte, end bool) (passed in
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !t.current(a) {
+		if end && t.isLoose(a) {
+			t.looseEnd(b, frame.NoError, codes.Internal, ReasonUpstreamNoStatus)
+		}
 		return len(p)
 	}
 	t.touch()
@@ -273,6 +282,10 @@ func (t *fanTarget) lost(a *attempt, b *h2.Batch, e h2.End) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !t.current(a) {
+		if t.isLoose(a) {
+			code, reason, _ := c.describeEnd(e, t.responded)
+			t.looseEnd(b, frame.Cancel, code, reason)
+		}
 		return
 	}
 	if e.Unprocessed && !t.responded && !c.replay.over && t.attempts < maxAttempts {
@@ -297,7 +310,7 @@ func (t *fanTarget) leave(b *h2.Batch, reset frame.Code, code codes.Code, reason
 	case targetOpen:
 		t.up.Reset(b, reset)
 		t.messages, t.octets = t.f.c.reqCount.messages, t.f.c.reqCount.bytes
-	case targetDraining, targetEnded:
+	case targetDraining, targetEnded, targetLoose:
 		return
 	}
 	if !opened {
@@ -312,7 +325,7 @@ func (t *fanTarget) leave(b *h2.Batch, reset frame.Code, code codes.Code, reason
 
 // fail ends the target's part in the call with a failure of the relay's making.
 func (t *fanTarget) fail(b *h2.Batch, phase fanoutpb.FanoutPhase, code codes.Code, reason, msg string) {
-	if t.stage == targetEnded {
+	if t.stage >= targetEnded {
 		return
 	}
 	t.leave(b, frame.Cancel, code, reason)
@@ -344,7 +357,7 @@ func (t *fanTarget) end(b *h2.Batch) {
 
 // settle tells the verdict of the target's end, once the client was told of it.
 func (t *fanTarget) settle(b *h2.Batch) {
-	if t.stage == targetEnded {
+	if t.stage >= targetEnded {
 		return
 	}
 	t.stage = targetEnded
@@ -353,6 +366,9 @@ func (t *fanTarget) settle(b *h2.Batch) {
 	f.unhold(t, t.in.drop())
 	e := fanout.End{Status: t.status}
 	e.InAnswer, e.Veto = t.tell(b)
+	if f.running() {
+		t.endOrdered(b)
+	}
 	if !f.running() {
 		return
 	}

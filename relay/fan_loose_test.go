@@ -1,0 +1,98 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package relay_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/manifold-grpc/manifold/fanout"
+	"github.com/manifold-grpc/manifold/relay"
+)
+
+// Targets that the answer does not need go on for the time that they are let, and are cancelled then; what they send is dropped. Without a complete
+// request, or an answer, they are cancelled at once.
+func TestFanLetFinish(t *testing.T) {
+	tests := []struct {
+		name      string
+		cfg       relay.FanOut
+		open      bool // the request does not end
+		other     grpc.StreamHandler
+		end       string // of the slow target, after the call
+		after     time.Duration
+		callEnded codes.Code
+	}{
+		{"in time", relay.FanOut{LetFinish: time.Minute}, false, answers("m"), "OK ", 2 * time.Second, codes.OK},
+		{"too slow", relay.FanOut{LetFinish: time.Second}, false, answers("m"), "Canceled CANCELED", time.Second, codes.OK},
+		{"not let", relay.FanOut{}, false, answers("m"), "Canceled CANCELED", 0, codes.OK},
+		{"the call fails", relay.FanOut{Policy: fanout.Primary("b"), LetFinish: time.Minute}, false, fails(codes.NotFound), "Canceled CANCELED", 0, codes.NotFound},
+		{"streaming", relay.FanOut{Streaming: true, LetFinish: time.Minute}, false, answers("m"), "OK ", 2 * time.Second, codes.OK},
+		{"open request", relay.FanOut{Streaming: true, LetFinish: time.Minute}, true, fails(codes.OK, "m"), "Canceled CANCELED", 0, codes.OK},
+	}
+	for _, tt := range tests {
+		bubble(t, tt.name, func(t *testing.T) {
+			if tt.cfg.Policy == (fanout.Policy{}) {
+				tt.cfg.Policy = fanout.Any()
+			}
+			// More than any window, so that it only ends if its answer is taken.
+			late := slow(2*time.Second, func(_ any, st grpc.ServerStream) error {
+				for range 100 {
+					if err := send(st, strings.Repeat("l", 20_000)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			f, cc := fanMemory(t, &tt.cfg, rigConfig{}, node{handler: late}, node{handler: tt.other})
+			ends := make(chan string, 1)
+			f.targets[0].Backend.AttemptEnded = func(_ *relay.Call, a relay.AttemptStats) { ends <- fmt.Sprintf("%v %s", a.Code, a.Reason) }
+			st := must(cc.NewStream(t.Context(), bidi, "/a.B/Stream"))(t)
+			check(t, send(st, "x"))
+			if !tt.open {
+				check(t, st.CloseSend())
+			}
+			begin := time.Now()
+			var err error
+			for err == nil {
+				_, err = recv(st)
+			}
+			stats := <-f.stats
+			if took := time.Since(begin); took > time.Millisecond || stats.Code != tt.callEnded || !strings.HasPrefix(outcomesOf(stats), "a:cancelled:OK") {
+				t.Errorf("the caller has %v after %v, outcomes %s", stats.Code, took, outcomesOf(stats))
+			}
+			if got := <-ends; got != tt.end || time.Since(begin) != tt.after {
+				t.Errorf("the slow target ended with %q after %v, want %q after %v", got, time.Since(begin), tt.end, tt.after)
+			}
+			synctest.Wait()
+			if n := f.targets[0].Backend.Endpoints[0].InFlight(); n != 0 {
+				t.Errorf("%d calls are left at it", n)
+			}
+		})
+	}
+}
+
+// A loose target that loses its connection, or is reset, has ended.
+func TestFanLetFinishLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, cc := fanMemory(t, &relay.FanOut{Policy: fanout.Any(), LetFinish: time.Hour}, rigConfig{}, node{handler: mute}, node{handler: answers("m")})
+		ends := make(chan string, 1)
+		f.targets[0].Backend.AttemptEnded = func(_ *relay.Call, a relay.AttemptStats) { ends <- a.Reason }
+		if out, err := unary(within(t), cc, "/a.B/Unary", "x"); err != nil || out != "<b:m>" {
+			t.Fatalf("%q, %v", out, err)
+		}
+		if len(ends) > 0 {
+			t.Fatal("it did not go on")
+		}
+		f.targets[0].Backend.Endpoints[0].Close()
+		if reason := <-ends; reason != relay.ReasonUpstreamLost {
+			t.Errorf("ended by %q", reason)
+		}
+	})
+}
