@@ -42,7 +42,7 @@ type Backend struct {
 	Retry func(c *Call, a FailedAttempt) (pause time.Duration, again bool)
 
 	// AttemptEnded is told of the end of each attempt, one for each endpoint that was chosen; it comes before
-	// the next choice for the same call. It is called with locks of the relay held: it must neither
+	// the next choice for the same call, and after the call for targets that may finish ([FanOut.LetFinish]). It is called with locks of the relay held: it must neither
 	// block nor call the relay, save for the getters of the call. nil: nobody.
 	AttemptEnded func(c *Call, a AttemptStats)
 

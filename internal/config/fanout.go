@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/manifold-grpc/manifold/fanout"
+	"github.com/manifold-grpc/manifold/internal/address"
 	"github.com/manifold-grpc/manifold/proxy/splice"
 )
 
@@ -21,12 +22,17 @@ type FanOut struct {
 	SelectRequired  bool   `yaml:"select_required" doc:"Whether to refuse calls that choose nothing with INVALID_ARGUMENT." default:"they go to all targets"`
 	SelectRepeating bool   `yaml:"select_repeating" doc:"Whether a name given twice is two targets." default:"it is one"`
 
+	SelectPatterns []string `yaml:"select_patterns" doc:"Addresses that callers may choose besides, although they are no endpoints of backend. A * stands for letters, digits, - and _, never for a dot or a colon: 10.5.0.*:50000. They are connected as the backend's endpoints are, when they are first chosen." default:"none"`
+
 	Policy      Policy      `yaml:"policy" doc:"When a call has succeeded: all, any, quorum(k), primary(name) or best-effort. The last is OK when one target is, or when the layout has put all failures into the answer." default:"best-effort"`
 	FailureCode FailureCode `yaml:"failure_code" doc:"The code of a call that failed, of those of its failed targets." default:"most_frequent"`
 	Carrier     Carrier     `yaml:"carrier" doc:"How answers come back: concat joins those of unary methods and interleaves messages of streams; envelope wraps each in a manifold.fanout.v1.FanoutMessage, as a stream." default:"concat"`
 	Summary     bool        `yaml:"summary" doc:"Whether to tell the outcome of each target in the trailers manifold-fanout-bin and manifold-fanout." default:"false"`
 	Layout      Layout      `yaml:"layout" doc:"Where in an answer its source, or an error in its place, is written: testservice, talos, or field numbers." default:"nowhere; under best-effort an error of one target fails the call"`
 	Order       Order       `yaml:"order" doc:"The order in which answers of unary methods are joined." default:"target"`
+	OrderBy     []string    `yaml:"order_by" doc:"Makes one order of the messages of streams: paths of field numbers, such as 2.1, to the fields by which each target sorts its own. A message waits until all targets that have not ended have sent a later one." default:"messages go out as they come"`
+	OrderWindow Count       `yaml:"order_window" doc:"How many messages order_by holds; then the first goes out although a silent target may still send an earlier one." default:"1024"`
+	OrderBytes  Size        `yaml:"order_bytes" doc:"The same for their size." default:"4MiB"`
 
 	Unary       []string `yaml:"unary" doc:"The unary methods, as names or as /service/method; all others stream."`
 	Streaming   []string `yaml:"streaming" doc:"The methods that stream their responses, in place of unary; all others are unary."`
@@ -38,6 +44,8 @@ type FanOut struct {
 	Reserve        OrNever `yaml:"reserve" doc:"Time before the caller's deadline at which targets that still run have failed, so that what the others answered arrives." default:"a tenth of the caller's time, at most 250ms"`
 	Hedge          Count   `yaml:"hedge" doc:"How many targets a call starts with; one is added each hedge_delay and when one fails." default:"all"`
 	HedgeDelay     Time    `yaml:"hedge_delay" doc:"See hedge." default:"100ms"`
+
+	LetFinish Time `yaml:"let_finish" doc:"How long the targets that a decided call needs no more may go on after the caller has its answer." default:"they are cancelled"`
 
 	MaxTargets     Count    `yaml:"max_targets" doc:"Targets of a call." default:"128"`
 	MaxTargetBytes Size     `yaml:"max_target_bytes" doc:"Size of one target's answer to a unary method, and of each message of a stream; more has the target fail with RESOURCE_EXHAUSTED." default:"16MiB"`
@@ -126,6 +134,7 @@ func (c *checker) fanOut(f *FanOut, path string) {
 		c.fail(path+".layout", "layout with the carrier envelope, expected none: an envelope names the source itself")
 	}
 	c.selection(f, path)
+	c.order(f, path)
 	if f.HedgeDelay > 0 && f.Hedge == 0 {
 		c.fail(path+".hedge_delay", "hedge_delay without hedge, expected both")
 	}
@@ -170,8 +179,9 @@ func (c *checker) targetNames(f *FanOut) []string {
 	return names
 }
 
-// selection checks the key by which callers choose.
+// selection checks the key by which callers choose, and what.
 func (c *checker) selection(f *FanOut, path string) {
+	c.patterns(f, path)
 	switch {
 	case f.Select == "" && f.SelectRequired:
 		c.fail(path+".select_required", "select_required without select, expected both")
@@ -179,6 +189,38 @@ func (c *checker) selection(f *FanOut, path string) {
 		c.fail(path+".select_repeating", "select_repeating without select, expected both")
 	case f.Select != "" && (!goodHeader(f.Select) || strings.HasPrefix(f.Select, "grpc-") || strings.HasSuffix(f.Select, "-bin") || slices.Contains(ownHeaders, f.Select)):
 		c.fail(path+".select", "metadata key %q, expected a name in lower case that holds text and that gRPC does not use", f.Select)
+	}
+}
+
+// patterns checks the addresses that callers may choose.
+func (c *checker) patterns(f *FanOut, path string) {
+	switch {
+	case len(f.SelectPatterns) > 0 && f.Select == "":
+		c.fail(path+".select_patterns", "select_patterns without select, expected both")
+	case len(f.SelectPatterns) > 0 && f.Backend == "":
+		c.fail(path+".select_patterns", "select_patterns with backends, expected backend: addresses are connected as its endpoints are")
+	}
+	for i, p := range f.SelectPatterns {
+		if _, err := address.ParseEndpoint(strings.ReplaceAll(p, "*", "1")); err != nil || strings.Contains(p, ",") {
+			c.fail(fmt.Sprintf("%s.select_patterns[%d]", path, i), "pattern %q, expected an address in which * stands for letters and digits, such as 10.5.0.*:50000", p)
+		}
+	}
+}
+
+// order checks what sorts the messages of streams.
+func (c *checker) order(f *FanOut, path string) {
+	switch {
+	case len(f.OrderBy) == 0 && f.OrderWindow > 0:
+		c.fail(path+".order_window", "order_window without order_by, expected both")
+	case len(f.OrderBy) == 0 && f.OrderBytes > 0:
+		c.fail(path+".order_bytes", "order_bytes without order_by, expected both")
+	case len(f.OrderBy) > 0 && f.Carrier == Envelope:
+		c.fail(path+".order_by", "order_by with the carrier envelope, expected one of them")
+	}
+	for i, p := range f.OrderBy {
+		if _, err := fanout.FieldKey(p); err != nil {
+			c.fail(fmt.Sprintf("%s.order_by[%d]", path, i), "%q, expected field numbers such as 3 or 2.1", p)
+		}
 	}
 }
 
@@ -199,6 +241,9 @@ func (f *FanOut) effects() []string {
 		effects = append(effects, "goes to all endpoints of backend "+f.Backend)
 	case f.Backend != "":
 		effects = append(effects, fmt.Sprintf("goes to the endpoints of backend %s that metadata %s names", f.Backend, f.Select))
+		if len(f.SelectPatterns) > 0 {
+			effects = append(effects, "and to other addresses like "+strings.Join(f.SelectPatterns, ", "))
+		}
 	case f.Select == "":
 		effects = append(effects, "goes to the backends "+strings.Join(f.Backends, ", "))
 	default:

@@ -4,6 +4,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -69,6 +70,9 @@ func fanOutOf(c *config.FanOut) *relay.FanOut {
 		Reserve:        time.Duration(c.Reserve),
 		Hedge:          int(c.Hedge),
 		HedgeDelay:     time.Duration(c.HedgeDelay),
+		LetFinish:      time.Duration(c.LetFinish),
+		OrderWindow:    int(c.OrderWindow),
+		OrderBytes:     int(c.OrderBytes),
 		Limits: relay.FanLimits{
 			Targets:      int(c.MaxTargets),
 			TargetBytes:  int(c.MaxTargetBytes),
@@ -77,6 +81,9 @@ func fanOutOf(c *config.FanOut) *relay.FanOut {
 			DropSlow:     c.Overflow == config.Drop,
 			StallTimeout: time.Duration(c.StallTimeout),
 		},
+	}
+	if len(c.OrderBy) > 0 {
+		f.OrderKey, _ = fanout.FieldKey(c.OrderBy...) // the parser lets no other paths through
 	}
 	if c.FailureCode == config.MostSevere {
 		f.CodeRule = fanout.MostSevere
@@ -94,13 +101,9 @@ func (f *fanRoute) current() (*targetSet, error) {
 	}
 	set := &targetSet{each: each, index: make(map[string]int, len(each))}
 	for i, e := range each {
-		t := relay.Target{Name: e.Name, Backend: e.Relay}
-		if f.layout != (splice.Layout{}) {
-			annotator, err := splice.New(f.layout, e.Name)
-			if err != nil {
-				return nil, fmt.Errorf("endpoint %q: %w", e.Name, err)
-			}
-			t.Annotator = annotator
+		t, err := f.target(e)
+		if err != nil {
+			return nil, fmt.Errorf("endpoint %q: %w", e.Name, err)
 		}
 		set.targets, set.names = append(set.targets, t), append(set.names, e.Name)
 		set.index[e.Name] = i
@@ -108,6 +111,20 @@ func (f *fanRoute) current() (*targetSet, error) {
 	f.targets.Store(set)
 
 	return set, nil
+}
+
+// target returns a target of a call.
+func (f *fanRoute) target(e upstream.Single) (relay.Target, error) {
+	t := relay.Target{Name: e.Name, Backend: e.Relay}
+	if f.layout == (splice.Layout{}) {
+		return t, nil
+	}
+	annotator, err := splice.New(f.layout, e.Name)
+	if err == nil {
+		t.Annotator = annotator
+	}
+
+	return t, err
 }
 
 // each returns what the targets are made of.
@@ -161,25 +178,49 @@ func (f *fanRoute) choose(c *relay.Call) ([]relay.Target, error) {
 		return nil, err
 	}
 	switch {
-	case len(set.targets) == 0: // no name is known, so that none can be refused
+	case len(set.targets) == 0 && len(f.cfg.SelectPatterns) == 0: // no name is known, so that none can be refused
 		return nil, status.Error(codes.Unavailable, f.upstreams[0].Unavailable().Error())
 	case f.cfg.Select == "":
 		return set.targets, nil
 	}
 	selection := fanout.Selection{
-		Key: f.cfg.Select, Known: set.names, MaxTargets: int(f.cfg.MaxTargets),
+		Key: f.cfg.Select, Known: set.names, Patterns: f.cfg.SelectPatterns, MaxTargets: int(f.cfg.MaxTargets),
 		Required: f.cfg.SelectRequired, Repeated: f.cfg.SelectRepeating,
 	}
 	names, err := selection.Select(metadataOf(c, f.cfg.Select))
 	if err != nil {
 		return nil, err
 	}
+	if len(names) == 0 { // all of none
+		return nil, status.Error(codes.Unavailable, f.upstreams[0].Unavailable().Error())
+	}
 	targets := make([]relay.Target, len(names))
 	for i, name := range names {
-		targets[i] = set.targets[set.index[name]]
+		if at, known := set.index[name]; known {
+			targets[i] = set.targets[at]
+		} else if targets[i], err = f.named(name); err != nil {
+			return nil, err
+		}
 	}
 
 	return targets, nil
+}
+
+// named returns the target at an address that a pattern lets callers name.
+func (f *fanRoute) named(address string) (relay.Target, error) {
+	e, err := f.upstreams[0].Named(address)
+	switch {
+	case errors.Is(err, upstream.ErrTooManyExtras):
+		return relay.Target{}, status.Errorf(codes.ResourceExhausted, "target %q: %v", address, err)
+	case err != nil:
+		return relay.Target{}, status.Errorf(codes.InvalidArgument, "target %q: %v", address, err)
+	}
+	t, err := f.target(e)
+	if err != nil {
+		return t, status.Errorf(codes.InvalidArgument, "target %q: %v", address, err)
+	}
+
+	return t, nil
 }
 
 // metadataOf returns one key of a call's metadata.

@@ -134,6 +134,62 @@ func TestFanOutKeys(t *testing.T) {
 	}
 }
 
+// Callers choose addresses within a pattern, besides the endpoints.
+func TestFanOutPatterns(t *testing.T) {
+	backends := startBackends(t, 2)
+	d := startDaemon(t, Config{File: declare(t, `
+frontends: [{name: f, listen: "127.0.0.1:0"}]
+backends: {machines: {endpoints: {node-a: "%s"}}}
+routes:
+  - match: {service: manifold.sample.v1.FleetService}
+    fan_out: {backend: machines, select: nodes, select_patterns: ["127.0.0.1:*"], unary: [Describe], summary: true}
+`, backends[0].Addr())})
+	fleet := samplepb.NewFleetServiceClient(connectTo(t, d, "f", insecure.NewCredentials()))
+	tests := []struct {
+		nodes string
+		want  []string
+		code  codes.Code
+	}{
+		{"*", []string{"0"}, codes.OK},
+		{backends[1].Addr().String(), []string{"1"}, codes.OK},
+		{backends[1].Addr().String() + ",node-a", []string{"1", "0"}, codes.OK},
+		{"node-b", nil, codes.PermissionDenied},
+		{"127.0.0.2:1", nil, codes.PermissionDenied},
+		{"127.0.0.1:99999", nil, codes.InvalidArgument},
+	}
+	for _, tt := range tests {
+		got, _, err := describe(t, fleet, "", "nodes", tt.nodes)
+		if !slices.Equal(got, tt.want) || status.Code(err) != tt.code {
+			t.Errorf("nodes %q: answers of %q, %v, want %q, %v", tt.nodes, got, err, tt.want, tt.code)
+		}
+	}
+}
+
+// Reports of a stream come in the order of a field, here the backend's name, not in that of their arrival.
+func TestFanOutOrderBy(t *testing.T) {
+	fleet := fanDaemon(t, `backend: machines, order_by: ["1"], streaming: [Watch], let_finish: 1s`)
+	for range 20 {
+		st, err := fleet.Watch(callContext(t), &samplepb.WatchRequest{Count: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for {
+			n, err := st.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, n.GetBackend())
+		}
+		if want := []string{"0", "0", "0", "1", "1", "1"}; !slices.Equal(got, want) {
+			t.Errorf("reports of %q, want %q", got, want)
+		}
+	}
+}
+
 // The kinds of methods come from a descriptor set, whatever the backend has of reflection.
 func TestFanOutDescriptors(t *testing.T) {
 	raw, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{protodesc.ToFileDescriptorProto(samplepb.File_internal_sample_samplepb_sample_proto)}})

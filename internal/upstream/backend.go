@@ -95,6 +95,7 @@ type Backend struct {
 	budget      budget
 	turn        atomic.Uint64 // of round robin
 	inFlight    atomic.Int64
+	extras      extras
 
 	changing sync.Mutex // held while the set changes
 	// Guarded by changing.
@@ -187,6 +188,9 @@ func (b *Backend) Update(cfg Config) error {
 	b.balance, b.hashKey, b.rules, b.resolution, b.checks = cfg.Balance, cfg.HashKey, rules, from, cfg.Health != nil
 	b.mu.Unlock()
 	b.wake()
+	if !keep {
+		b.dropExtras(false)
+	}
 	if !keep || !reflect.DeepEqual(before.Health, cfg.Health) {
 		b.stopChecks()
 	}
@@ -300,6 +304,7 @@ func (b *Backend) Close() {
 	b.changing.Lock()
 	b.closed = true
 	b.setMembers(nil, true)
+	b.dropExtras(true)
 	b.changing.Unlock()
 	b.draining.Wait()
 	b.running.Wait()

@@ -36,6 +36,7 @@ type member struct {
 	ep *relay.Endpoint
 
 	single *relay.Backend // of this endpoint alone
+	extra  bool           // it is not in the set: a caller named it
 
 	// Guarded by Backend.mu.
 	state   relay.State
@@ -105,7 +106,7 @@ func (b *Backend) setMembers(list []weighted, keep bool) {
 		if ok && keep {
 			delete(old, w.spec)
 		} else {
-			m = b.connect(w.spec)
+			m = b.connect(w.spec, false)
 		}
 		members[i] = m
 	}
@@ -137,8 +138,8 @@ func (b *Backend) setMembers(list []weighted, keep bool) {
 }
 
 // connect returns an endpoint that is connecting. changing is held.
-func (b *Backend) connect(s spec) *member {
-	m := &member{spec: s}
+func (b *Backend) connect(s spec, extra bool) *member {
+	m := &member{spec: s, extra: extra}
 	cfg := relay.EndpointConfig{
 		Authority:        b.cfg.Authority,
 		ConnectTimeout:   b.cfg.Connecting(),
@@ -188,6 +189,9 @@ func (b *Backend) stateChanged(m *member, s relay.State, err error) {
 		b.deps.Log.Warn("backend not reachable", "backend", b.name, "endpoint", m.address, "error", err)
 	case relay.Silent:
 		b.deps.Log.Warn("backend does not answer", "backend", b.name, "endpoint", m.address)
+	}
+	if m.extra {
+		return
 	}
 	if h := b.deps.Hooks.State; h != nil {
 		h(b.name, m.name, s, err)

@@ -62,7 +62,10 @@ func outcomeOf(a relay.AttemptStats, took time.Duration) outcome {
 func (b *Backend) attemptEnded(c *relay.Call, a relay.AttemptStats) {
 	b.inFlight.Add(-1)
 	m := a.Endpoint.Owner().(*member)
-	if a.Code == codes.OK {
+	switch {
+	case m.extra:
+		return // nobody is chosen in its place
+	case a.Code == codes.OK:
 		m.good()
 		b.budget.success()
 		return

@@ -1,0 +1,163 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/memnet"
+	"github.com/manifold-grpc/manifold/relay"
+)
+
+// namedClient runs a relay that sends each call to the endpoint that metadata "to" names, and returns a channel to it.
+func (w *world) namedClient(b *Backend) *grpc.ClientConn {
+	w.t.Helper()
+	front := memnet.Listen("named")
+	s := &relay.Server{Route: func(c *relay.Call) {
+		to, _ := c.Header("to")
+		e, err := b.Named(to)
+		if err != nil {
+			c.Reject(status.New(codes.InvalidArgument, err.Error()), "")
+			return
+		}
+		c.Forward(e.Relay)
+	}}
+	done := make(chan struct{})
+	go func() { // ends with Close
+		defer close(done)
+		s.Serve(front) //nolint:errcheck // the calls tell
+	}()
+	w.t.Cleanup(func() { s.Close(); <-done })
+	cc, err := grpc.NewClient("passthrough:///named", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return front.DialContext(ctx) }))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { cc.Close() }) //nolint:errcheck // of no interest
+
+	return cc
+}
+
+// Endpoints that callers name are connected once, kept while they are used, in no way part of the set, and end with an idle time, with
+// another way to connect, and with the backend.
+func TestNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for _, a := range []string{"a:1", "x:1", "y:1"} {
+			w.serve(a)
+		}
+		b := w.open(Config{Backend: config.Backend{Endpoints: endpoints("a:1")}}, Hooks{
+			State: func(_, name string, _ relay.State, _ error) {
+				if name != "a:1" {
+					t.Errorf("the hook heard of %q", name)
+				}
+			},
+			Ejected: func(_, name, _ string, _ time.Time) { t.Errorf("%q was ejected", name) },
+		})
+		cc := w.namedClient(b)
+		to := func(name, want string, code codes.Code) {
+			t.Helper()
+			if got, err := call(cc, time.Second, "to", name); got != want || status.Code(err) != code {
+				t.Errorf("the call to %q came to %q, %v, want %q, %v", name, got, err, want, code)
+			}
+		}
+		dials := func(n int) {
+			t.Helper()
+			if got := w.servers["x:1"].dialled(); got != n {
+				t.Errorf("x was dialled %d times, want %d", got, n)
+			}
+		}
+		to("a:1", "a:1", codes.OK)
+		for range 3 {
+			to("x:1", "x:1", codes.OK)
+			time.Sleep(4 * time.Minute)
+		}
+		dials(1)
+		to("no address", "", codes.InvalidArgument)
+		to("z:1", "", codes.Unavailable)
+		w.servers["x:1"].fails(codes.Unavailable)
+		for range 10 { // as many as would have one of the set ejected
+			to("x:1", "x:1", codes.Unavailable)
+		}
+		w.servers["x:1"].answers(nil)
+		to("x:1", "x:1", codes.OK)
+		if n := len(b.Endpoints()); n != 1 || len(b.Each()) != 1 {
+			t.Errorf("%d endpoints, %d for all", n, len(b.Each()))
+		}
+
+		time.Sleep(6 * time.Minute)
+		b.extras.mu.Lock()
+		if n := len(b.extras.byAddress); n != 0 {
+			t.Errorf("%d endpoints are left after six minutes without a call", n)
+		}
+		b.extras.mu.Unlock()
+		to("x:1", "x:1", codes.OK)
+		dials(2)
+
+		// A long call keeps it.
+		w.servers["y:1"].answers(func(ctx context.Context) error {
+			select {
+			case <-time.After(20 * time.Minute):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		if got, err := call(cc, time.Hour, "to", "y:1"); got != "y:1" || err != nil {
+			t.Errorf("the long call came to %q, %v", got, err)
+		}
+
+		to("x:1", "x:1", codes.OK)
+		dials(3)
+		if err := b.Update(Config{Backend: config.Backend{Endpoints: endpoints("a:1"), Authority: "other"}}); err != nil {
+			t.Fatal(err)
+		}
+		to("x:1", "x:1", codes.OK)
+		dials(4)
+		b.Close()
+		if _, err := b.Named("x:1"); err == nil {
+			t.Error("a closed backend connects")
+		}
+	})
+}
+
+// There is a bound, beyond which those that have no call make room.
+func TestNamedMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b := w.open(Config{Backend: config.Backend{Endpoints: endpoints("a:1")}})
+		for i := range MaxExtras {
+			if _, err := b.Named(fmt.Sprintf("x%d:1", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := b.Named("more:1"); !errors.Is(err, ErrTooManyExtras) {
+			t.Errorf("one too many: %v", err)
+		}
+		time.Sleep(extraFresh)
+		if _, err := b.Named("x0:1"); err != nil {
+			t.Error(err)
+		}
+		if _, err := b.Named("more:1"); err != nil {
+			t.Errorf("one more, when others are unused: %v", err)
+		}
+		b.extras.mu.Lock()
+		defer b.extras.mu.Unlock()
+		if n := len(b.extras.byAddress); n != MaxExtras || b.extras.byAddress["x0:1"] == nil || b.extras.byAddress["more:1"] == nil {
+			t.Errorf("%d are kept", n)
+		}
+	})
+}
