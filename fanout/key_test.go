@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Manifold Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package fanout_test
+package fanout
 
 import (
 	"math"
@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
-
-	"github.com/manifold-grpc/manifold/fanout"
 )
 
 func varint(n protowire.Number, v int64) []byte {
@@ -48,7 +46,7 @@ func TestFieldKeyOrder(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			key, err := fanout.FieldKey(tt.paths...)
+			key, err := FieldKey(tt.paths...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,7 +61,7 @@ func TestFieldKeyOrder(t *testing.T) {
 
 func TestFieldKeyPaths(t *testing.T) {
 	for _, paths := range [][]string{nil, {""}, {"0"}, {"a"}, {"1."}, {".1"}, {"1..2"}, {"-1"}, {"+1"}, {"536870912"}, {"1", "x"}, {"19000000000"}} {
-		if _, err := fanout.FieldKey(paths...); err == nil || !strings.Contains(err.Error(), "expected") {
+		if _, err := FieldKey(paths...); err == nil || !strings.Contains(err.Error(), "expected") {
 			t.Errorf("paths %q: %v", paths, err)
 		}
 	}
@@ -74,7 +72,7 @@ func FuzzFieldKey(f *testing.F) {
 	f.Add(join(text(2, string(varint(1, 7))), varint(1, 3)))
 	f.Add([]byte{0x0b, 0x0c})
 	f.Fuzz(func(t *testing.T, m []byte) {
-		key, err := fanout.FieldKey("1", "2.1", "2.2")
+		key, err := FieldKey("1", "2.1", "2.2")
 		if err != nil {
 			t.Fatal(err)
 		}
