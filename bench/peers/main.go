@@ -7,6 +7,7 @@
 //
 //	./install.sh                                  # the peers, from Debian's packages
 //	go run .                                      # all: about 20 minutes
+//	go run . -quick                               # all, but in 4 minutes and less exact
 //	go run . -proxies relay,tcp-forward -scenarios 1x100 -rounds 3 -duration 1s
 package main
 
@@ -67,8 +68,9 @@ func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
 	flags.StringVar(&o.proxies, "proxies", strings.Join(proxies.Defaults(), ","), "`names` of the proxies; also: "+proxies.Direct)
 	flags.StringVar(&o.scenarios, "scenarios", "", "only scenarios whose names match the regular `expression`")
+	quick := flags.Bool("quick", false, "the same as -rounds 1 -duration 300ms: what is wrong shows, what things cost only about")
 	flags.IntVar(&o.rounds, "rounds", 5, "`number` of samples for each proxy and scenario")
-	flags.DurationVar(&o.duration, "duration", 2*time.Second, "`time` of load for each sample, after a quarter of it to warm up")
+	flags.DurationVar(&o.duration, "duration", time.Second, "`time` of load for each sample, after a quarter of it to warm up")
 	flags.IntVar(&o.threads, "threads", 1, "`number` of threads for each proxy")
 	flags.IntVar(&o.join, "join", wire.DefaultJoin, "`octets` that load and backend gather for a write, though they have more to send")
 	flags.BoolVar(&o.syscalls, "syscalls", false, "count system calls too, with strace, in load of their own")
@@ -78,6 +80,9 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.record, "record", "", "put plot and tables into these `documents` too, with commas between them")
 	if err := flags.Parse(args); err != nil {
 		return o, err
+	}
+	if *quick {
+		o.rounds, o.duration = 1, 300*time.Millisecond
 	}
 	if flags.NArg() > 0 || o.rounds < 1 || o.duration <= 0 || o.threads < 1 {
 		return o, errors.New("expected no arguments, and -rounds, -duration and -threads above 0")

@@ -86,7 +86,7 @@ func checkSamples(t *testing.T, r *report.Run, scenarios, proxies int) {
 				if sample.CPU < 0 || sample.RSS <= 0 {
 					t.Errorf("%s, %s: %+v", s.Name, c.Proxy, sample)
 				}
-				if busy := sample.CPU > 0 && sample.EndsCPU > 0 && sample.Rate > 0 && sample.P50 > 0 && sample.P99 >= sample.P50; busy == s.Idle {
+				if busy := sample.CPU > 0 && sample.EndsCPU > 0 && sample.Rate > 0 && sample.P50 > 0 && sample.P99 >= sample.P50; busy == (s.Cost == report.CostIdle) {
 					t.Errorf("%s, %s: %+v", s.Name, c.Proxy, sample)
 				}
 			}
@@ -96,8 +96,14 @@ func checkSamples(t *testing.T, r *report.Run, scenarios, proxies int) {
 
 // Every scenario, with the proxies that need nothing installed.
 func TestSmoke(t *testing.T) {
-	r := runBench(t, "-proxies", "relay,"+proxies.Forward, "-rounds", "1", "-duration", "100ms", "-profiles", t.TempDir())
-	checkSamples(t, r, len(scenarios()), 2)
+	var names []string
+	for _, s := range scenarios() {
+		if s.connections() <= 1001 { // more take seconds, and not every machine has the descriptors
+			names = append(names, "^"+s.Name+"$")
+		}
+	}
+	r := runBench(t, "-proxies", "relay,"+proxies.Forward, "-scenarios", strings.Join(names, "|"), "-rounds", "1", "-duration", "100ms", "-profiles", t.TempDir())
+	checkSamples(t, r, len(scenarios())-1, 2)
 	for _, s := range r.Scenarios {
 		for _, c := range s.Cells {
 			if c.Samples[0].Objects < 0 {
@@ -115,7 +121,7 @@ func TestPeers(t *testing.T) {
 			names = append(names, k.Name)
 		}
 	}
-	r := runBench(t, "-proxies", strings.Join(names, ","), "-scenarios", "^unary-64B-1x1$|^stream|^tls-64KiB", "-rounds", "2", "-duration", "100ms")
+	r := runBench(t, "-proxies", strings.Join(names, ","), "-scenarios", "^unary-64B-1x1$|^stream|^tls-unary-64KiB", "-rounds", "2", "-duration", "100ms")
 	checkSamples(t, r, 3, len(names))
 }
 
@@ -141,7 +147,7 @@ func TestFlags(t *testing.T) {
 // A failed sample fails the run, but only after the others were measured.
 func TestFailedSample(t *testing.T) {
 	dir := t.TempDir()
-	args := []string{"-proxies", proxies.Direct + ",relay", "-scenarios", "^tls-64B", "-rounds", "1", "-duration", "50ms", "-out", dir}
+	args := []string{"-proxies", proxies.Direct + ",relay", "-scenarios", "^tls-unary-64B-1x100", "-rounds", "1", "-duration", "50ms", "-out", dir}
 	err := run(t.Context(), args, io.Discard, io.Discard)
 	if err == nil || err.Error() != "1 samples failed" {
 		t.Errorf("error %v, expected that a sample failed: no TLS without a proxy", err)

@@ -124,14 +124,17 @@ func (b *bench) stop() {
 // scenario measures all proxies in turn, round by round. Each round starts with
 // another one, for what a machine does now and then.
 func (b *bench) scenario(ctx context.Context, s Scenario, kinds []proxies.Kind) (report.Scenario, error) {
-	result := report.Scenario{Name: s.Name, Title: s.Title, Unit: s.Unit, Idle: s.Load.Call.Hold, Cells: make([]report.Cell, len(kinds))}
+	result := report.Scenario{Name: s.Name, Title: s.Title, Unit: s.Unit, Cost: s.Cost, Bars: s.Bars, Cells: make([]report.Cell, len(kinds))}
 	for i, k := range kinds {
-		result.Cells[i].Proxy = k.Name
+		result.Cells[i].Proxy, result.Cells[i].Skipped = k.Name, k.Refuses(s.connections())
 	}
 	for round := range b.options.rounds {
 		for i := range kinds {
 			which := (i + round) % len(kinds)
 			cell := &result.Cells[which]
+			if cell.Skipped != "" {
+				continue
+			}
 			sample, err := b.sample(ctx, s, kinds[which])
 			if ctx.Err() != nil {
 				return result, ctx.Err()

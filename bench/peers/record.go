@@ -16,7 +16,7 @@ import (
 // <!-- NAME:end -->, on lines of their own.
 const (
 	partAll     = "peers"         // plot and all tables
-	partSummary = "peers-summary" // plot and the first table
+	partSummary = "peers-summary" // plot and the tables of all scenarios
 )
 
 // plotName is the file with the plot, beside the first document.
@@ -33,7 +33,7 @@ func record(documents []string, r *report.Run) error {
 		if err != nil {
 			return err
 		}
-		image := fmt.Sprintf("![Cost of each proxy in terms of the TCP forwarder's](%s)\n\n", filepath.ToSlash(link))
+		image := fmt.Sprintf("![Cost, throughput and p99 of each proxy in terms of the TCP forwarder's](%s)\n\n", filepath.ToSlash(link))
 		parts := map[string]string{partAll: image + r.Markdown(), partSummary: image + r.Summary()}
 		if err := fill(document, parts); err != nil {
 			return err

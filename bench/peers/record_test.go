@@ -36,8 +36,8 @@ func TestRecord(t *testing.T) {
 		}
 	}
 	for file, wants := range map[string][]string{
-		doc:    {"a\n<!-- peers:begin -->\n![", "](benchmarks.svg)\n\n| CPU", "### calls\n", "<!-- peers:end -->\nb\n"},
-		readme: {"c\n<!-- peers-summary:begin -->\n![", "](docs/benchmarks.svg)\n\n| CPU", "| 5.00 |\n<!-- peers-summary:end -->\nd\n"},
+		doc:    {"a\n<!-- peers:begin -->\n![", "](benchmarks.svg)\n\n| cost", "### calls\n", "<!-- peers:end -->\nb\n"},
+		readme: {"c\n<!-- peers-summary:begin -->\n![", "](docs/benchmarks.svg)\n\n| cost", "| 5.00 |\n", "| holds |\n<!-- peers-summary:end -->\nd\n"},
 		filepath.Join(dir, "docs", "benchmarks.svg"): {"<svg", "calls"},
 	} {
 		text, err := os.ReadFile(file)
@@ -61,15 +61,17 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// The repository's own document can be filled.
-func TestDocument(t *testing.T) {
-	text, err := os.ReadFile("../../docs/benchmarks.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{"<!-- peers:begin -->\n", "<!-- peers:end -->\n"} {
-		if strings.Count(string(text), line) != 1 {
-			t.Errorf("docs/benchmarks.md has the line %q not just once", line)
+// The repository's own documents can be filled.
+func TestDocuments(t *testing.T) {
+	for file, part := range map[string]string{"../../docs/benchmarks.md": partAll, "../../README.md": partSummary} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{"<!-- " + part + ":begin -->\n", "<!-- " + part + ":end -->\n"} {
+			if strings.Count(string(text), line) != 1 {
+				t.Errorf("%s has the line %q not just once", file, line)
+			}
 		}
 	}
 }

@@ -25,7 +25,7 @@ func (b *bench) sample(ctx context.Context, s Scenario, k proxies.Kind) (report.
 	if err != nil {
 		return report.Sample{}, err
 	}
-	cfg := proxies.Config{Backend: b.addr, Dir: dir, Threads: b.options.threads}
+	cfg := proxies.Config{Backend: b.addr, Dir: dir, Threads: b.options.threads, Connections: s.connections(), Buffer: s.Buffer}
 	if b.options.profiles != "" {
 		cfg.Profile = filepath.Join(b.options.profiles, k.Name+"."+s.Name+".pprof")
 	}
@@ -65,6 +65,9 @@ func (b *bench) explain(err error) error {
 func (b *bench) under(ctx context.Context, s Scenario, plan load.Plan, p *proxies.Running, dir string) (report.Sample, error) {
 	if plan.Call.Hold {
 		return b.idle(plan, p)
+	}
+	if s.Beside.Connections > 0 {
+		return b.beside(s, plan, p)
 	}
 	if err := b.load.Ask(load.Request{Open: &plan}, nil); err != nil {
 		return report.Sample{}, err

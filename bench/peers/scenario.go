@@ -8,6 +8,7 @@ import (
 	"regexp"
 
 	"github.com/manifold-grpc/manifold/bench/peers/load"
+	"github.com/manifold-grpc/manifold/bench/peers/report"
 )
 
 // Scenario is a load that all proxies get.
@@ -20,48 +21,106 @@ type Scenario struct {
 	// TLS has the frontend speak TLS.
 	TLS  bool
 	Load load.Plan // without address
+	// Beside is a client that reads slowly, if it has connections. It comes after a first run.
+	Beside load.Plan
+	// Buffer is the budget for slow clients that the relay is given; 0 means its default.
+	Buffer int64
+	// Cost is the figure to compare, and Bars what is promised of the relay's.
+	Cost report.Cost
+	Bars report.Bars
 }
+
+// The scenarios at a fixed rate: what a proxy does for it is far less than it could.
+const (
+	pacedRate = 2000
+	fewest    = "rate-64B-10"
+)
+
+// unreadBudget is the relay's memory for slow clients where 200 MiB wait for some.
+const unreadBudget = 32 << 20
 
 // scenarios returns all, in the order in which they are shown.
 func scenarios() []Scenario {
 	small := load.Call{Size: 64, Trips: 1}
+	some := calls()
+	for _, s := range calls() {
+		some = append(some, withTLS(s))
+	}
+	return append(some,
+		Scenario{
+			Name: "idle-1000", Title: "1000 idle connections, one stream each", Unit: "connection", Units: 1,
+			Load: load.Plan{Connections: 1000, Streams: 1, Call: load.Call{Size: 64, Trips: 1, Hold: true}},
+			Cost: report.CostIdle, Bars: report.Bars{Most: 12 << 10},
+		},
+		paced(10, small), paced(1000, small), paced(10_000, small),
+		Scenario{
+			Name: "slow-reader", Title: fmt.Sprintf("unary, 64 B, %d/s, beside a client that reads 1 KiB/s of 16 streams", pacedRate), Unit: "call", Units: 1,
+			Load:   load.Plan{Connections: 8, Streams: 1, Rate: pacedRate, Call: small},
+			Beside: load.Plan{Connections: 1, Streams: 16, Read: 1 << 10, Call: load.Call{Size: 1 << 10, Trips: 1, Pull: 64 << 10}},
+			Cost:   report.CostOthers, Bars: report.Bars{Most: 2},
+		},
+		Scenario{
+			Name: "unread-200", Title: "200 unread streams, 1 MiB waiting for each", Unit: "call", Units: 1,
+			Load:   load.Plan{Connections: 8, Streams: 1, Rate: pacedRate, Call: small},
+			Beside: load.Plan{Connections: 4, Streams: 50, Call: load.Call{Size: 1 << 10, Trips: 1, Pull: 1 << 10}},
+			Buffer: unreadBudget, Cost: report.CostWaiting, Bars: report.Bars{Most: unreadBudget},
+		})
+}
+
+// calls returns the scenarios of calls in a closed loop.
+func calls() []Scenario {
+	small := load.Call{Size: 64, Trips: 1}
 	timed := load.Call{Size: 64, Trips: 1, Timeouts: true}
 	large := load.Call{Size: 64 << 10, Trips: 1}
 	huge := load.Call{Size: 1 << 20, Trips: 1}
+	// What is allocated per call, for a message among many of a call next to nothing.
+	one := report.Bars{Peer: 0.85, NoWorse: true, Objects: 2}
+	many := report.Bars{Peer: 0.5, Floor: 1.25, NoWorse: true, Objects: 2}
+	bulk := report.Bars{Peer: 1, Floor: 1.25, NoWorse: true, Objects: 2}
+	messages, trips := bulk, many
+	messages.Objects, trips.Objects = 0.05, 0.05
 	return []Scenario{
-		unary("unary-64B-1x1", "unary, 64 B", 1, 1, small),
-		unary("unary-64B-1x100", "unary, 64 B", 1, 100, small),
-		unary("unary-64B-8x100", "unary, 64 B", 8, 100, small),
-		unary("unary-64B-50x10", "unary, 64 B", 50, 10, small),
-		unary("timeouts-64B-1x100", "unary, 64 B, varying grpc-timeout", 1, 100, timed),
-		unary("unary-64KiB-1x10", "unary, 64 KiB", 1, 10, large),
-		unary("unary-1MiB-1x4", "unary, 1 MiB", 1, 4, huge),
+		unary("unary-64B-1x1", "unary, 64 B", 1, 1, small, one),
+		unary("unary-64B-1x100", "unary, 64 B", 1, 100, small, many),
+		unary("unary-64B-8x100", "unary, 64 B", 8, 100, small, many),
+		unary("unary-64B-50x10", "unary, 64 B", 50, 10, small, many),
+		unary("timeouts-64B-1x100", "unary, 64 B, varying grpc-timeout", 1, 100, timed, report.Bars{NoWorse: true}),
+		unary("unary-64KiB-1x10", "unary, 64 KiB", 1, 10, large, bulk),
+		unary("unary-1MiB-1x4", "unary, 1 MiB", 1, 4, huge, bulk),
 		{
 			Name: "stream-1KiB-1x10", Title: "server stream of 1000 × 1 KiB, 1 × 10", Unit: "message", Units: 1000,
-			Load: load.Plan{Connections: 1, Streams: 10, Call: load.Call{Size: 1 << 10, Trips: 1, Pull: 1000}},
+			Load: load.Plan{Connections: 1, Streams: 10, Call: load.Call{Size: 1 << 10, Trips: 1, Pull: 1000}}, Bars: messages,
 		},
 		{
 			Name: "pingpong-64B-1x100", Title: "bidi ping-pong, 64 B, 1 × 100", Unit: "round trip", Units: 100,
-			Load: load.Plan{Connections: 1, Streams: 100, Call: load.Call{Size: 64, Trips: 100}},
+			Load: load.Plan{Connections: 1, Streams: 100, Call: load.Call{Size: 64, Trips: 100}}, Bars: trips,
 		},
-		{
-			Name: "idle-1000", Title: "1000 idle connections, one stream each", Unit: "connection", Units: 1,
-			Load: load.Plan{Connections: 1000, Streams: 1, Call: load.Call{Size: 64, Trips: 1, Hold: true}},
-		},
-		withTLS(unary("tls-64B-1x100", "TLS, unary, 64 B", 1, 100, small)),
-		withTLS(unary("tls-64KiB-1x10", "TLS, unary, 64 KiB", 1, 10, large)),
 	}
 }
 
-func unary(name, title string, connections, streams int, call load.Call) Scenario {
+func unary(name, title string, connections, streams int, call load.Call, bars report.Bars) Scenario {
 	return Scenario{
 		Name: name, Title: fmt.Sprintf("%s, %d × %d", title, connections, streams), Unit: "call", Units: 1,
-		Load: load.Plan{Connections: connections, Streams: streams, Call: call},
+		Load: load.Plan{Connections: connections, Streams: streams, Call: call}, Bars: bars,
 	}
 }
 
+// withTLS is s with TLS before the proxies. Of package proxy's TLS nothing is promised.
 func withTLS(s Scenario) Scenario {
-	s.TLS = true
+	s.Name, s.Title, s.TLS = "tls-"+s.Name, "TLS, "+s.Title, true
+	s.Bars = report.Bars{Peer: 1, Peers: []string{"haproxy", "nginx", "nghttpx"}}
+	return s
+}
+
+// paced is one rate of calls, spread over some connections.
+func paced(connections int, call load.Call) Scenario {
+	s := Scenario{
+		Name: fmt.Sprintf("rate-64B-%d", connections), Title: fmt.Sprintf("unary, 64 B, %d/s over %d connections", pacedRate, connections), Unit: "call", Units: 1,
+		Load: load.Plan{Connections: connections, Streams: 1, Rate: pacedRate, Call: call},
+	}
+	if s.Name != fewest {
+		s.Bars.Growth, s.Bars.Of = 1.25, fewest
+	}
 	return s
 }
 

@@ -61,20 +61,28 @@ func (c *client) run(d time.Duration) (calls int, err error) {
 	if err := c.conn.SetDeadline(time.Now().Add(d + patience)); err != nil {
 		return 0, err
 	}
-	for range c.plan.Streams {
-		if err := c.start(); err != nil {
-			return 0, err
-		}
-		if err := c.conn.FlushJoined(); err != nil {
-			return 0, err
-		}
+	if err := c.fill(); err != nil {
+		return 0, err
 	}
 	err = c.conn.Serve(func() bool { return c.active == 0 })
 	return c.calls, err
 }
 
-// start begins a call.
-func (c *client) start() error {
+// fill begins a call on each stream.
+func (c *client) fill() error {
+	for range c.plan.Streams {
+		if err := c.start(c.conn.Now()); err != nil {
+			return err
+		}
+		if err := c.conn.FlushJoined(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start begins a call whose time counts from since, by conn.Now.
+func (c *client) start(since time.Duration) error {
 	var timeout hpack.HeaderField
 	if c.plan.Call.Timeouts {
 		timeout = hpack.HeaderField{Name: "grpc-timeout", Value: timeoutOf(c.nextID)}
@@ -85,7 +93,7 @@ func (c *client) start() error {
 		k = new(call)
 		s.User = k
 	}
-	*k = call{id: c.nextID, start: c.conn.Now()}
+	*k = call{id: c.nextID, start: since}
 	c.nextID++
 	c.active++
 	return c.send(s, k)
@@ -182,5 +190,5 @@ func (c *client) End(s *wire.Stream) error {
 	if c.conn.Now() >= c.end {
 		return nil
 	}
-	return c.start()
+	return c.start(c.conn.Now())
 }

@@ -26,6 +26,8 @@ const cipherSuite = tls.TLS_AES_128_GCM_SHA256
 // Generator is a load. The zero value has no connections. It is for one goroutine.
 type Generator struct {
 	clients []*client
+	next    int // client that the next call with a Rate is due at
+	beside  []*slow
 }
 
 // Open opens the connections of a plan.
@@ -39,9 +41,11 @@ func (g *Generator) Open(p Plan) error {
 			return fmt.Errorf("connection %d: %w", len(g.clients)+1, err)
 		}
 		g.clients = append(g.clients, c)
-		if !p.Call.Hold {
+		if !p.Call.Hold && p.Rate == 0 {
 			continue
 		}
+		// Held calls begin now; and what the first call of a connection costs is no part of a
+		// run in which not each of them has the same number.
 		if _, err := c.run(0); err != nil {
 			return fmt.Errorf("connection %d: %w", len(g.clients), err)
 		}
@@ -54,10 +58,17 @@ func open(p Plan, number uint64) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return openOver(nc, p, number)
+}
+
+// openOver makes a client of a connection, which it closes if that fails.
+func openOver(nc net.Conn, p Plan, number uint64) (*client, error) {
 	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
+		_ = nc.Close()
 		return nil, err
 	}
 	c := newClient(p, number)
+	var err error
 	if c.conn, err = wire.NewClient(nc, c, p.Join); err != nil {
 		return nil, err
 	}
@@ -103,17 +114,34 @@ func startTLS(nc net.Conn, ca string) (net.Conn, error) {
 
 // Run keeps calls going on all connections for d, and waits for the last one.
 func (g *Generator) Run(d time.Duration) (Result, error) {
+	r, err := g.run(d)
+	for _, s := range g.beside {
+		if berr := s.failed(); err == nil && berr != nil {
+			err = fmt.Errorf("client beside: %w", berr)
+		}
+	}
+	return r, err
+}
+
+func (g *Generator) run(d time.Duration) (Result, error) {
+	each, begin := func(c *client) (int, error) { return c.run(d) }, time.Now()
+	if len(g.clients) > 0 && g.clients[0].plan.Rate > 0 {
+		p := newPace(g.clients, g.next, d)
+		each = p.run
+		defer p.begin()()
+		begin = p.start
+		g.next = (g.next + p.calls) % len(g.clients)
+	}
 	var (
 		latency histogram
 		running sync.WaitGroup
 		mu      sync.Mutex
 		calls   int   // guarded by mu
 		failed  error // guarded by mu
-		begin   = time.Now()
 	)
 	for _, c := range g.clients {
 		running.Go(func() { // ends when the calls have, or at the connection's deadline
-			n, err := c.run(d)
+			n, err := each(c)
 			mu.Lock()
 			defer mu.Unlock()
 			calls += n
@@ -136,5 +164,8 @@ func (g *Generator) Close() {
 	for _, c := range g.clients {
 		c.conn.Close()
 	}
-	g.clients = nil
+	for _, s := range g.beside {
+		s.close()
+	}
+	g.clients, g.next, g.beside = nil, 0, nil
 }

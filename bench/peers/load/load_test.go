@@ -71,6 +71,82 @@ func TestGenerator(t *testing.T) {
 	}
 }
 
+// Calls begin at the rate, on each connection in turn; and those beside them that
+// nobody reads, or only slowly, neither count nor stop them.
+func TestPaceBesideSlowReaders(t *testing.T) {
+	lis := listen(t)
+	b := backend.Serve(lis, backend.Config{Join: wire.DefaultJoin})
+	defer b.Close()
+	var g Generator
+	defer g.Close()
+	plan := Plan{Addr: lis.Addr().String(), Connections: 10, Streams: 1, Rate: 1000, Call: kinds["echo"], Join: wire.DefaultJoin}
+	if err := g.Open(plan); err != nil {
+		t.Fatal(err)
+	}
+	pull := Call{Size: 1 << 10, Trips: 1, Pull: 4 << 10}
+	for _, read := range []int{0, 1 << 10} {
+		if err := g.Beside(Plan{Addr: plan.Addr, Connections: 2, Streams: 5, Read: read, Call: pull}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for run := range 2 {
+		r, err := g.Run(55 * time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Calls != 55 || r.Wall < 54*time.Millisecond || r.P50 <= 0 || r.P99 < r.P50 {
+			t.Errorf("result %+v, expected 55 calls", r)
+		}
+		if want := []int{5, 0}[run]; g.next != want {
+			t.Errorf("after run %d client %d is next, expected %d", run+1, g.next, want)
+		}
+	}
+	if fault := b.Fault(); fault != "" {
+		t.Error(fault)
+	}
+}
+
+// A call that waits for the one before it on its connection has waited in vain: that
+// is part of its time.
+func TestPaceCountsWaiting(t *testing.T) {
+	lis := listen(t)
+	b := backend.Serve(lis, backend.Config{Join: wire.DefaultJoin})
+	defer b.Close()
+	var g Generator
+	defer g.Close()
+	if err := g.Open(Plan{Addr: lis.Addr().String(), Connections: 1, Streams: 1, Rate: 10, Call: kinds["echo"], Join: wire.DefaultJoin}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.clients[0].one(time.Now().Add(-time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if got := g.clients[0].latency.quantile(0.5); got < 58*time.Second {
+		t.Errorf("a call that was due a minute ago took %v", got)
+	}
+}
+
+// A client beside the others whose connection breaks fails the run.
+func TestSlowReaderLosesConnection(t *testing.T) {
+	lis := listen(t)
+	b := backend.Serve(lis, backend.Config{Join: wire.DefaultJoin})
+	defer b.Close()
+	front := listen(t)
+	other := backend.Serve(front, backend.Config{Join: wire.DefaultJoin})
+	var g Generator
+	defer g.Close()
+	if err := g.Beside(Plan{Addr: front.Addr().String(), Connections: 1, Streams: 1, Read: 1 << 20, Call: kinds["echo"], Join: wire.DefaultJoin}); err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	<-g.beside[0].done
+	if err := g.Open(Plan{Addr: lis.Addr().String(), Connections: 1, Streams: 1, Call: kinds["echo"], Join: wire.DefaultJoin}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Run(time.Millisecond); err == nil || !strings.Contains(err.Error(), "client beside") {
+		t.Errorf("error %v, expected that of the client beside", err)
+	}
+}
+
 func TestRunWithoutConnections(t *testing.T) {
 	if _, err := new(Generator).Run(time.Millisecond); err == nil {
 		t.Error("a run without calls succeeds")

@@ -60,6 +60,12 @@ type Plan struct {
 	Streams     int // calls that run at once on each connection
 	Call        Call
 	Join        int // octets that are gathered for a write: see [wire.DefaultJoin]
+	// Rate is how many calls begin in a second, on the connections in turn, however long
+	// those before them take. A connection has one at a time: the next one waits for it, and that
+	// counts as its own time. 0 means that each of Streams calls begins when one ends.
+	Rate int
+	// Read is how many octets a second are read from each connection, in a plan for Beside.
+	Read int
 }
 
 // Request is what a load's process is asked; one field is set.
@@ -67,6 +73,9 @@ type Request struct {
 	// Open opens the connections of a plan, beside those that are open, and for calls that
 	// are held the calls too.
 	Open *Plan `json:",omitempty"`
+	// Beside opens the connections and begins the calls of a plan that go on beside those
+	// of Run, count for nothing, and are read slowly or not at all.
+	Beside *Plan `json:",omitempty"`
 	// Run makes calls for the given time, and until the last one ends, and answers
 	// with a Result.
 	Run time.Duration `json:",omitempty"`
@@ -78,7 +87,7 @@ type Request struct {
 type Result struct {
 	Calls    int
 	Wall     time.Duration
-	P50, P99 time.Duration // of a call, from its first octet to its trailers
+	P50, P99 time.Duration // of a call, from its first octet, or when that was due, to its trailers
 }
 
 // Role is a load as a process. It takes no configuration.
@@ -93,6 +102,8 @@ func Role(_ json.RawMessage, session *child.Session) error {
 		switch {
 		case r.Open != nil:
 			return nil, g.Open(*r.Open)
+		case r.Beside != nil:
+			return nil, g.Beside(*r.Beside)
 		case r.Run > 0:
 			return g.Run(r.Run)
 		case r.Close:

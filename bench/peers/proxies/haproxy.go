@@ -9,9 +9,13 @@ import "context"
 // tune.bufsize above the default of 16 KiB halves the cost of large messages, but with 32 and
 // with 64 KiB this version now and then ended streams before their trailers. Wider
 // windows change nothing.
+//
+// It wants two file descriptors for each of maxconn, which it does not need with
+// HTTP/2 to the backend; no strict-limits lets it start with fewer.
 const haproxyConf = `global
 	nbthread {{.Threads}}
-	maxconn {{.Connections}}
+	maxconn {{.MaxConnections}}
+	no strict-limits
 	{{if .TLS}}ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256{{end}}
 defaults
 	mode http

@@ -10,6 +10,7 @@ import "context"
 const nghttpxConf = `frontend={{.Host}},{{.Port}}{{if not .TLS}};no-tls{{end}}
 backend={{.BackendHost}},{{.BackendPort}};;proto=h2
 workers={{.Threads}}
+rlimit-nofile={{.Files}}
 errorlog-file={{.Dir}}/errors
 frontend-http2-window-size=262144
 frontend-http2-connection-window-size=8388608

@@ -5,17 +5,19 @@ package proxies
 
 import "context"
 
-// nginx has one upstream connection for each call under way, so the pool has room
+// nginx has, besides clients' connections, of which it closes some when less than a sixteenth of
+// worker_connections is free, one upstream connection for each call under way, so the pool has room
 // for those of all scenarios. With grpc_buffer_size, what it reads at once from an upstream, and
 // http2_chunk_size, what it sends at once, at their defaults of 4 and 8 KiB, streams cost it
 // twice as much. A wider http2_body_preread_size, its receive window, costs more.
 const nginxConf = `daemon off;
 worker_processes {{.Threads}};
+worker_rlimit_nofile {{.Files}};
 {{if .Root}}user root;{{end}}
 pid {{.Dir}}/nginx.pid;
 error_log stderr error;
 events {
-	worker_connections {{.Connections}};
+	worker_connections {{.MaxConnections}};
 }
 http {
 	access_log off;

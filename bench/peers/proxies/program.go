@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // How long an installed proxy may take to listen, and to end after SIGTERM.
@@ -25,15 +27,25 @@ const (
 	stopTimeout  = 5 * time.Second
 )
 
-// connections is how many a proxy must be able to hold, with its upstream ones.
-const connections = 8192
+// minConnections is how many a proxy can hold at least, with its upstream ones.
+const minConnections = 8192
+
+// descriptors is how many files a process may open, if it asks for it.
+func descriptors() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024
+	}
+	return int(min(limit.Max, 1<<20))
+}
 
 // setup is what the configurations of installed proxies are made of.
 type setup struct {
 	Config
 	Host, Port               string // to listen on
 	BackendHost, BackendPort string
-	Connections              int
+	MaxConnections           int  // clients' and upstream ones
+	Files                    int  // that it may open
 	Root                     bool // the user is root
 }
 
@@ -69,7 +81,7 @@ func startProgram(ctx context.Context, c Config, command, conf string, args ...s
 }
 
 func newSetup(c Config) (*setup, error) {
-	s := &setup{Config: c, Connections: connections, Root: os.Geteuid() == 0}
+	s := &setup{Config: c, MaxConnections: max(minConnections, c.Connections+c.Connections/4), Files: descriptors(), Root: os.Geteuid() == 0}
 	lis, err := net.Listen("tcp", "127.0.0.1:0") // finds a port that is free
 	if err != nil {
 		return nil, err

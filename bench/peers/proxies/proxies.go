@@ -29,6 +29,10 @@ type Config struct {
 	Threads int    // that work on calls at once
 	TLS     *TLS   // of the frontend; nil means plaintext
 	Profile string // file for a CPU profile, if the proxy can make one
+	// Connections is how many clients will connect.
+	Connections int
+	// Buffer is what package relay may hold for slow clients, in octets; 0 means its default.
+	Buffer int64
 }
 
 // TLS names PEM files.
@@ -49,7 +53,8 @@ type Kind struct {
 	// it print its version.
 	Command, VersionFlag string
 
-	start func(context.Context, Config) (*Running, error)
+	perClient int // file descriptors for each client's connection; 0 means 1
+	start     func(context.Context, Config) (*Running, error)
 }
 
 // The names of the proxies that others are held against.
@@ -62,7 +67,7 @@ const (
 func Kinds() []Kind {
 	return []Kind{
 		{Name: "relay", About: "package relay of this repository", start: startRole(roleRelay)},
-		{Name: Forward, About: "Go's io.Copy between TCP connections: the floor", start: startRole(roleForward)},
+		{Name: Forward, About: "Go's io.Copy between TCP connections: the floor", perClient: 2, start: startRole(roleForward)},
 		{Name: "haproxy", About: "HAProxy, HTTP/2 on both sides, http-reuse safe", Peer: true, Command: "haproxy", VersionFlag: "-v", start: startHAProxy},
 		{Name: "nginx", About: "nginx, grpc_pass with upstream keepalive", Peer: true, Command: "nginx", VersionFlag: "-v", start: startNginx},
 		{Name: "nghttpx", About: "nghttpx, HTTP/2 on both sides", Peer: true, Command: "nghttpx", VersionFlag: "--version", start: startNghttpx},
@@ -119,6 +124,18 @@ func (k Kind) Version(ctx context.Context) string {
 	}
 	line, _, _ := strings.Cut(string(text), "\n")
 	return line
+}
+
+// otherFiles is about how many descriptors a proxy needs beside those of clients.
+const otherFiles = 256
+
+// Refuses returns why the proxy cannot have so many clients on this machine, or "".
+func (k Kind) Refuses(connections int) string {
+	most := descriptors()
+	if need := connections*max(1, k.perClient) + otherFiles; need > most {
+		return fmt.Sprintf("%d connections take about %d file descriptors, of which a process may have %d here", connections, need, most)
+	}
+	return ""
 }
 
 // Start starts the proxy. It ends with Stop, or with ctx.

@@ -18,9 +18,10 @@ func serveRelay(lis net.Listener, c Config, front *tls.Config) (stop func(), err
 	backend := &relay.Backend{Name: "bench", Endpoints: []*relay.Endpoint{endpoint}}
 	var m callMetrics
 	server := &relay.Server{
-		TLS:   front,
-		Route: func(call *relay.Call) { call.Forward(backend) },
-		Hooks: relay.Hooks{CallEnded: m.ended},
+		TLS:    front,
+		Route:  func(call *relay.Call) { call.Forward(backend) },
+		Hooks:  relay.Hooks{CallEnded: m.ended},
+		Limits: relay.Limits{Buffer: c.Buffer},
 	}
 	done := make(chan struct{})
 	go func() { // ends with server.Close

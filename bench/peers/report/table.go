@@ -6,6 +6,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,7 +14,7 @@ import (
 // none stands in a table where there is no figure.
 const none = "–"
 
-// Markdown returns a summary, and a table for each scenario.
+// Markdown returns the summary with what was promised, and a table for each scenario.
 func (r *Run) Markdown() string {
 	var b strings.Builder
 	b.WriteString(r.Summary())
@@ -24,44 +25,80 @@ func (r *Run) Markdown() string {
 	return b.String()
 }
 
-// Summary returns one table: the cost of each proxy under each load.
+// Summary returns the cost of each proxy under each load, throughput and latencies, and
+// which promises hold.
 func (r *Run) Summary() string {
-	head := []string{"CPU of the proxy"}
+	parts := []string{
+		r.overview("cost of the proxy", func(Scenario) bool { return true }, func(s Scenario) (string, func(Sample) float64, func(float64) string) {
+			return s.Title + ": " + s.measure().head, s.cost(), s.show
+		}),
+		r.overview("throughput", Scenario.closed, func(s Scenario) (string, func(Sample) float64, func(float64) string) {
+			return s.Title + ": " + s.Unit + "s/s", rate, whole
+		}),
+		r.overview("p50 / p99 of a call", Scenario.calls, func(s Scenario) (string, func(Sample) float64, func(float64) string) {
+			return s.Title, nil, nil
+		}),
+		r.verdicts(),
+	}
+	parts = slices.DeleteFunc(parts, func(p string) bool { return p == "" })
+	return strings.Join(parts, "\n")
+}
+
+// overview returns a table of one figure of all proxies: under each load of interest that which of
+// names and shows, or both latencies if it has none.
+func (r *Run) overview(title string, of func(Scenario) bool, which func(Scenario) (string, func(Sample) float64, func(float64) string)) string {
+	head := []string{title}
 	for _, p := range r.Proxies {
 		head = append(head, p.Name)
 	}
 	var rows [][]string
 	for _, s := range r.Scenarios {
-		row := []string{fmt.Sprintf("%s: µs per %s", s.Title, s.Unit)}
-		if s.Idle {
-			row[0] = s.Title + ": KiB per connection"
+		if !of(s) {
+			continue
 		}
+		name, figure, show := which(s)
+		row := []string{name}
 		for _, c := range s.Cells {
-			row = append(row, s.summarise(c))
+			if figure == nil {
+				row = append(row, c.latencies())
+				continue
+			}
+			row = append(row, c.summarise(figure, show))
 		}
 		rows = append(rows, row)
+	}
+	if len(rows) == 0 {
+		return ""
 	}
 	return table(head, rows)
 }
 
-func (s Scenario) summarise(c Cell) string {
-	m, ok := c.median(s.cost())
+func (c Cell) summarise(figure func(Sample) float64, show func(float64) string) string {
+	m, ok := c.median(figure)
 	switch {
+	case c.Skipped != "":
+		return none
 	case !ok:
 		return "failed"
 	case len(c.Errors) > 0:
-		return fmt.Sprintf("%s (%d failed)", s.show(m), len(c.Errors))
+		return fmt.Sprintf("%s (%d failed)", show(m), len(c.Errors))
 	}
-	return s.show(m)
+	return show(m)
 }
 
-// show writes a cost: microseconds, or KiB.
-func (s Scenario) show(cost float64) string {
-	if s.Idle {
-		return digits(cost / 1024)
+func (c Cell) latencies() string {
+	low, ok := c.median(p50)
+	if !ok {
+		return none
 	}
-	return digits(cost / 1000)
+	high, _ := c.median(p99)
+	return micros(low) + " / " + micros(high)
 }
+
+// show writes a cost in its unit.
+func (s Scenario) show(cost float64) string { return digits(cost / s.measure().unit) }
+
+func whole(v float64) string { return fmt.Sprintf("%.0f", v) }
 
 // column is a figure of the detailed tables.
 type column struct {
@@ -86,6 +123,9 @@ func (r *Run) details(s Scenario) string {
 	var text strings.Builder
 	text.WriteString(table(head, rows))
 	for _, c := range s.Cells {
+		if c.Skipped != "" {
+			fmt.Fprintf(&text, "\n%s was not measured: %s.\n", c.Proxy, c.Skipped)
+		}
 		for _, e := range c.Errors {
 			fmt.Fprintf(&text, "\n%s failed: %s\n", c.Proxy, strings.Join(strings.Fields(e), " "))
 		}
@@ -94,12 +134,8 @@ func (r *Run) details(s Scenario) string {
 }
 
 func (r *Run) columns(s Scenario) []column {
-	head := "CPU, µs per " + s.Unit
-	if s.Idle {
-		head = "memory, KiB per connection"
-	}
 	columns := []column{
-		{head, middle(s.cost(), s.show)},
+		{s.measure().head, middle(s.cost(), s.show)},
 		{"least–most", func(c Cell) string {
 			spread, ok := c.spread(s.cost())
 			if !ok {
@@ -114,11 +150,15 @@ func (r *Run) columns(s Scenario) []column {
 	if peer, ok := r.cheapest(s); ok {
 		columns = append(columns, column{"× " + peer.Proxy, ratioTo(peer, s.cost())})
 	}
-	if !s.Idle {
+	if s.Cost != CostCPU && s.calls() {
+		columns = append(columns, column{"CPU, µs per " + s.Unit, middle(func(s Sample) float64 { return s.CPU / 1000 }, digits)},
+			column{"p99 alone", middle(func(s Sample) float64 { return float64(s.Alone) }, micros)})
+	}
+	if s.calls() {
 		columns = append(columns,
-			column{"p50", middle(func(s Sample) float64 { return float64(s.P50) }, micros)},
-			column{"p99", middle(func(s Sample) float64 { return float64(s.P99) }, micros)},
-			column{s.Unit + "s/s", middle(func(s Sample) float64 { return s.Rate }, func(v float64) string { return fmt.Sprintf("%.0f", v) })},
+			column{"p50", middle(p50, micros)},
+			column{"p99", middle(p99, micros)},
+			column{s.Unit + "s/s", middle(rate, whole)},
 			column{"ends, µs", middle(func(s Sample) float64 { return s.EndsCPU / 1000 }, digits)},
 			column{"waits", middle(func(s Sample) float64 { return s.Switches }, digits)},
 			column{"allocations", middle(func(s Sample) float64 { return s.Objects }, digits)})
@@ -170,7 +210,7 @@ func (r *Run) colophon() string {
 		for _, c := range s.Cells {
 			for _, sample := range c.Samples {
 				others = append(others, 100*sample.Others)
-				if !s.Idle && s.Unit == "call" {
+				if s.Cost == CostCPU && s.Unit == "call" {
 					ends = append(ends, sample.EndsCPU/max(1, sample.CPU))
 				}
 			}

@@ -33,8 +33,12 @@ const DefaultJoin = 1200
 // the size of grpc-go's write buffer.
 const mostJoined = 32 << 10
 
-// readBuffer is how much one read may bring.
-const readBuffer = 64 << 10
+// A read may bring firstBuffer octets at first, so that ten thousand connections cost
+// the ends little, and up to readBuffer where reads fill what there is.
+const (
+	firstBuffer = 4 << 10
+	readBuffer  = 64 << 10
+)
 
 // base is what Now counts from.
 var base = time.Now()
@@ -106,7 +110,7 @@ func newConn(nc net.Conn, side Side, join int, client bool) *Conn {
 	return &Conn{
 		nc: nc, side: side, client: client, join: join,
 		output:     newOutput(nc),
-		in:         make([]byte, readBuffer),
+		in:         make([]byte, firstBuffer),
 		streams:    map[uint32]*Stream{},
 		nextID:     1,
 		headers:    newBlockWriter(),
@@ -164,11 +168,23 @@ func (c *Conn) Serve(done func() bool) error {
 			}
 			return err
 		}
+		full := c.w+n == len(c.in)
 		c.w += n
 		c.Tick()
 		if err := c.work(); err != nil {
 			return err
 		}
+		if full {
+			c.grow()
+		}
+	}
+}
+
+// grow makes room for more in one read.
+func (c *Conn) grow() {
+	if len(c.in) < readBuffer {
+		c.in = append(make([]byte, 0, 4*len(c.in)), c.in...)
+		c.in = c.in[:cap(c.in)]
 	}
 }
 
