@@ -4,6 +4,7 @@
 package hpack
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
 	"sync/atomic"
@@ -32,9 +33,12 @@ const (
 	// two each.
 	maxKnown = 48
 	// decoderSlots and maxEncoderSlots are how many blocks are remembered at most.
-	decoderSlots    = 8
+	decoderSlots    = 16
 	maxEncoderSlots = 64
 	minEncoderSlots = 4
+	// evictAfter is how many blocks that came again have to be unknown before one of them takes another's place: where
+	// more blocks take turns than are remembered, most of those that are stay, and replacing them costs next to nothing.
+	evictAfter = 64
 )
 
 // knownBlocks is the blocks that a decoder knows. What a block means depends on the table, so they are
@@ -42,13 +46,70 @@ const (
 type knownBlocks struct {
 	version uint64 // of the table
 	once    [decoderSlots]uint32
-	blocks  *[decoderSlots]knownBlock // nil: none
+	set     *blockSet // nil: none
+}
+
+// blockSet is some blocks. It is searched from the start: most connections have few of them.
+type blockSet struct {
+	tags   [decoderSlots]uint32
+	n      int
+	used   [decoderSlots]bool // since hand came by
+	hand   int
+	missed int // blocks that came again and were not in the set, while it was full
+	blocks [decoderSlots]knownBlock
 }
 
 type knownBlock struct {
 	list *List
 	n    uint8
 	p    [maxKnown]byte
+}
+
+// tagOf returns a number that tells most blocks apart. It needs no more: what has the same tag is compared.
+func tagOf(block []byte) uint32 {
+	n := len(block)
+	var first, last uint64
+	if n >= 8 {
+		first, last = binary.LittleEndian.Uint64(block), binary.LittleEndian.Uint64(block[n-8:])
+	} else {
+		for _, c := range block {
+			first = first<<8 | uint64(c)
+		}
+	}
+	return uint32(((first+uint64(n))*0x9e3779b97f4a7c15 ^ last) * 0xff51afd7ed558ccd >> 32)
+}
+
+// find returns the list of a block, or nil.
+func (s *blockSet) find(tag uint32, block []byte) *List {
+	for i, t := range s.tags[:s.n] {
+		if t != tag {
+			continue
+		}
+		if b := &s.blocks[i]; string(b.p[:b.n]) == string(block) {
+			s.used[i] = true
+			return b.list
+		}
+	}
+	return nil
+}
+
+// place returns the place for another block, or -1.
+func (s *blockSet) place() int {
+	if s.n < decoderSlots {
+		s.n++
+		return s.n - 1
+	}
+	if s.missed++; s.missed < evictAfter {
+		return -1
+	}
+	s.missed = 0
+	for s.used[s.hand] {
+		s.used[s.hand] = false
+		s.hand = (s.hand + 1) % decoderSlots
+	}
+	i := s.hand
+	s.hand = (i + 1) % decoderSlots
+	return i
 }
 
 // DecodeList is Decode, and where an identical block came before and the table has not changed since, it
@@ -60,32 +121,33 @@ func (d *Decoder) DecodeList(dst []Field, block []byte) (fields []Field, list *L
 	}
 	k := &d.known
 	if k.version != d.table.version {
-		k.version, k.once = d.table.version, [decoderSlots]uint32{}
-		if k.blocks != nil {
-			k.blocks = nil
-		}
+		*k = knownBlocks{version: d.table.version}
 	}
-	h := uint32(maphash.Bytes(seed, block) >> 32)
-	i := h % decoderSlots
-	if k.blocks != nil {
-		if b := &k.blocks[i]; string(b.p[:b.n]) == string(block) {
-			return b.list.Fields, b.list, nil
+	tag := tagOf(block)
+	if k.set != nil {
+		if l := k.set.find(tag, block); l != nil {
+			return l.Fields, l, nil
 		}
 	}
 	fields, err = d.Decode(dst, block)
 	if err != nil || k.version != d.table.version || block[0]&0xe0 == 0x20 {
 		return fields, nil, err
 	}
-	if k.once[i] != h {
-		k.once[i] = h // it is remembered when it comes again
+	if h := uint32(maphash.Bytes(seed, block) >> 32); k.once[h%decoderSlots] != h {
+		k.once[h%decoderSlots] = h // it is remembered when it comes again
+		return fields, nil, nil
+	}
+	if k.set == nil {
+		k.set = new(blockSet)
+	}
+	i := k.set.place()
+	if i < 0 {
 		return fields, nil, nil
 	}
 	list = NewList(slices.Clone(fields[len(dst):]))
 	clear(fields[len(dst):]) // the caller need not
-	if k.blocks == nil {
-		k.blocks = new([decoderSlots]knownBlock)
-	}
-	b := &k.blocks[i]
+	k.set.tags[i] = tag
+	b := &k.set.blocks[i]
 	b.list, b.n = list, uint8(copy(b.p[:], block))
 	return list.Fields, list, nil
 }

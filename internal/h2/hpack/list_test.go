@@ -106,6 +106,65 @@ func TestKnownBlocks(t *testing.T) {
 	}
 }
 
+// Blocks that come in turns are all known as long as there is room, whatever the hashes, which change with each
+// process; where there is none, most of those that are known stay so.
+func TestKnownBlocksInTurns(t *testing.T) {
+	// Blocks of one to three octets, all from the static table: GET, POST and the rest of :method to :status.
+	var blocks [][]byte
+	for i := range decoderSlots + 4 {
+		blocks = append(blocks, []byte{0x82 + byte(i%8), 0x84 + byte(i/8)})
+	}
+	for _, n := range []int{2, decoderSlots, decoderSlots + 4} {
+		d := NewDecoder(4096)
+		lists := 0
+		round := func() {
+			lists = 0
+			for _, b := range blocks[:n] {
+				fields, l, err := d.DecodeList(nil, b)
+				if want := []Field{static[b[0]&0x7f], static[b[1]&0x7f]}; err != nil || !sameFields(fields, want) {
+					t.Fatalf("block %x: %v, %v, want %v", b, fields, err, want)
+				}
+				if l != nil {
+					lists++
+				}
+			}
+		}
+		for _, b := range blocks[:n] { // each of them twice, so that no other comes between
+			for range 2 {
+				if _, _, err := d.DecodeList(nil, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for range 200 {
+			round()
+			if want := min(n, decoderSlots); lists < want-1 {
+				t.Fatalf("%d of %d blocks are known, want %d, or one less while another takes its place", lists, n, want)
+			}
+		}
+	}
+}
+
+// A block of which only the middle is another has the same tag, and is not taken for the known one.
+func TestKnownBlocksWithTheSameTag(t *testing.T) {
+	d := NewDecoder(4096)
+	block := []byte{0x82, 0x86, 0x84, 0x82, 0x86, 0x84, 0x82, 0x86, 0x84, 0x82, 0x86, 0x84, 0x82, 0x86, 0x84, 0x82, 0x86, 0x84}
+	for range 3 {
+		if _, _, err := d.DecodeList(nil, block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := slices.Clone(block)
+	other[8] = 0x87
+	if tagOf(other) != tagOf(block) {
+		t.Fatal("the tags differ: the test is about blocks of the same")
+	}
+	fields, list, err := d.DecodeList(nil, other)
+	if err != nil || list != nil || fields[8] != static[7] {
+		t.Errorf("field %v, list %v, error %v, want %v, none, none", fields[8], list, err, static[7])
+	}
+}
+
 // A list whose fields would go another way the next time is not remembered too early: in the end all of it
 // is in the table.
 func TestListsAreIndexed(t *testing.T) {
