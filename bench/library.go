@@ -20,7 +20,8 @@ type Library string
 const (
 	Ancestor Library = "ancestor" // github.com/siderolabs/grpc-proxy, as its README says
 	Moved    Library = "moved"    // package proxy, by a program of the ancestor's after a change of the import path
-	Manifold Library = "manifold" // package proxy, as its documentation says
+	Manifold Library = "manifold" // package proxy, as its documentation says, over connections of grpc-go
+	Channel  Library = "channel"  // the same over package relay/channel
 )
 
 // Start runs a proxy over the library, in front of the backends with the given
@@ -37,6 +38,8 @@ func (l Library) Start(backends []string) (addr string, stop func(), err error) 
 		options = append(options, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(manifold.Codec())))
 	case Manifold:
 		build = newManifold
+	case Channel:
+		return startChannel(backends)
 	case Relay:
 		return startRelay(backends)
 	case Daemon:

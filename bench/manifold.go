@@ -15,6 +15,15 @@ import (
 // newManifold returns a server that proxies with package proxy, as that package's
 // documentation says for a new program: by Upstream and ServerOptions.
 func newManifold(backends []*grpc.ClientConn) *grpc.Server {
+	channels := make([]grpc.ClientConnInterface, len(backends))
+	for i, conn := range backends {
+		channels[i] = conn
+	}
+	return manifoldOver(channels)
+}
+
+// manifoldOver is newManifold over any channels.
+func manifoldOver(backends []grpc.ClientConnInterface) *grpc.Server {
 	targets := make([]proxy.Backend, len(backends))
 	for i, conn := range backends {
 		targets[i] = &proxy.Upstream{Channel: conn}

@@ -7,6 +7,7 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 )
 
 // Backend is one upstream of a call, as a [StreamDirector] names it.
@@ -77,6 +78,31 @@ type DoneBackend interface {
 	// Done is called once for each call that the director gave to this backend, when nothing more happens
 	// between the proxy and the backend, and before the handler returns.
 	Done(ctx context.Context, outcome Outcome)
+}
+
+// A PromptChannel is a channel whose streams open, and take a first message of up to 64 KiB, without waiting for anything while
+// its state is ready and its connections have a stream to spare. A *grpc.ClientConn is taken for one. A
+// one-to-many call begins at such channels one after another in the handler's goroutine, which costs less than a goroutine for each.
+type PromptChannel interface {
+	grpc.ClientConnInterface
+
+	// GetState returns the state as it is now.
+	GetState() connectivity.State
+
+	// Prompt reports whether the channel is one.
+	Prompt() bool
+}
+
+// prompt reports whether a channel is a [PromptChannel], and if so its state.
+func prompt(channel grpc.ClientConnInterface) (state connectivity.State, ok bool) {
+	switch c := channel.(type) {
+	case *grpc.ClientConn:
+		return c.GetState(), true
+	case PromptChannel:
+		return c.GetState(), c.Prompt()
+	default:
+		return connectivity.Idle, false
+	}
 }
 
 // SingleBackend is the [Backend] of plain one-to-one forwarding: it needs a connection and nothing else.

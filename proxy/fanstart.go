@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 )
 
@@ -131,11 +130,9 @@ func (t *fanTarget) startInline() {
 
 	t.startErr = t.connect(t.callCtx)
 
-	conn, ok := t.channel.(*grpc.ClientConn)
-
-	switch {
+	switch state, ok := t.state(); {
 	case t.startErr != nil:
-	case !ok || conn.GetState() != connectivity.Ready:
+	case !ok || state != connectivity.Ready:
 		t.claim.Store(claimTaken)
 		go t.openAndRest() // ends with its upstream stream, which ends with the call at the latest
 
@@ -152,6 +149,15 @@ func (t *fanTarget) startInline() {
 	}
 
 	t.claim.Store(claimOpened)
+}
+
+// state returns the state of the target's channel, if that is one whose streams open at once.
+func (t *fanTarget) state() (state connectivity.State, ok bool) {
+	if t.startErr == nil {
+		state, t.prompt = prompt(t.channel)
+	}
+
+	return state, t.prompt
 }
 
 // hurry makes the targets that wait for their turn go on: an answer is as large as to need more than one window, or

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
@@ -30,6 +29,7 @@ type fanTarget struct {
 	cancel   context.CancelCauseFunc
 	clocks   clocks // zero without options
 	startErr error  // why there is no stream
+	prompt   bool   // the channel is a PromptChannel
 	response Frame
 	sender   sync.WaitGroup // the goroutine of sendRequests, if there is one
 
@@ -84,7 +84,7 @@ func (t *fanTarget) openAndRest() {
 // openStream opens the stream and sees to the requests.
 func (t *fanTarget) openStream() error {
 	desc := upstreamDesc
-	if _, ok := t.channel.(*grpc.ClientConn); ok && t.queue.whole() {
+	if _, t.prompt = prompt(t.channel); t.prompt && t.queue.whole() {
 		desc = oneRequestDesc
 	}
 
@@ -149,7 +149,7 @@ func (t *fanTarget) exchange() (Phase, error) {
 // grpc-go lets each stream write 64 KiB, and the message that crosses that limit, before the transport must
 // have taken any of it, so the first message of a stream never blocks. Nothing is known of other channels.
 func (t *fanTarget) startRequests() {
-	if _, ok := t.channel.(*grpc.ClientConn); ok {
+	if t.prompt {
 		if batch, ok := t.queue.takeWhole(); ok {
 			if t.sendBatch(batch) {
 				t.closeRequests()

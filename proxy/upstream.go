@@ -22,8 +22,8 @@ type Upstream struct {
 	// of whoever made it; Upstream never closes it.
 	Channel grpc.ClientConnInterface
 
-	// Name is the backend's name in messages and outcomes. When empty it is the target of a *grpc.ClientConn, and
-	// "upstream" for other channels.
+	// Name is the backend's name in messages and outcomes. When empty it is the target of a channel that has
+	// one, as *grpc.ClientConn does, and "upstream" for others.
 	Name string
 
 	// Annotator writes the source into answers and errors of one-to-many calls, as that of package splice does.
@@ -55,8 +55,13 @@ func (u *Upstream) String() string {
 		return u.Name
 	}
 
-	if conn, ok := u.Channel.(*grpc.ClientConn); ok && conn != nil {
-		return conn.Target()
+	switch channel := u.Channel.(type) {
+	case *grpc.ClientConn:
+		if channel != nil {
+			return channel.Target()
+		}
+	case interface{ Target() string }:
+		return channel.Target()
 	}
 
 	return "upstream"

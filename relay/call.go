@@ -87,6 +87,7 @@ type attempt struct {
 	call   *Call
 	target *fanTarget // of a fanned-out call; else nil
 	mirror *mirror    // whose stream it is, without a call; else nil
+	origin *Origin    // whose stream it is, without a call; else nil
 	skip   int        // octets of its queue that the client was granted before; guarded by call.mu
 }
 

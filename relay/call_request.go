@@ -5,6 +5,7 @@ package relay
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -76,7 +77,7 @@ func (c *Call) connect(b *h2.Batch) {
 
 var _ seeker = (*Call)(nil)
 
-func (c *Call) owner() *Call { return c }
+func (c *Call) lock() *sync.Mutex { return &c.mu }
 
 func (c *Call) queued() {
 	c.stage = stageWaiting

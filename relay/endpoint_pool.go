@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2"
@@ -22,12 +23,12 @@ const (
 	submitGone                     // the endpoint closed, or failed just now
 )
 
-// A seeker wants a stream of an endpoint: a call, or a target of a fanned-out one. The
-// call's lock is held whenever a method is called, but for owner.
+// A seeker wants a stream of an endpoint: a call, a target of a fanned-out one, or an origin. The
+// call's lock is held whenever a method is called, but for lock.
 type seeker interface {
 	opener
-	// owner returns the call.
-	owner() *Call
+	// lock returns the call's lock.
+	lock() *sync.Mutex
 	// queued notes that it waits in the endpoint's queue.
 	queued()
 	// waitsFor reports whether it still waits in the endpoint's queue.
@@ -144,7 +145,7 @@ func (e *Endpoint) serveWaiting(b *h2.Batch) {
 
 // openWaiting opens a stream for a seeker from the queue, or puts it back and returns false.
 func (e *Endpoint) openWaiting(c seeker, conns []*upConn, b *h2.Batch) bool {
-	mu := &c.owner().mu
+	mu := c.lock()
 	mu.Lock()
 	defer mu.Unlock()
 	if !c.waitsFor(e) {
@@ -287,7 +288,7 @@ func (e *Endpoint) moveWaiting() {
 	e.mu.Unlock()
 	var b h2.Batch
 	for _, c := range calls {
-		mu := &c.owner().mu
+		mu := c.lock()
 		mu.Lock()
 		if c.waitsFor(e) {
 			c.reroute(&b)

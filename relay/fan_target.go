@@ -5,6 +5,7 @@ package relay
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -86,7 +87,7 @@ func (t *fanTarget) target() *Target { return &t.f.c.decision.targets[t.index] }
 
 var _ seeker = (*fanTarget)(nil)
 
-func (t *fanTarget) owner() *Call { return t.f.c }
+func (t *fanTarget) lock() *sync.Mutex { return &t.f.c.mu }
 
 func (t *fanTarget) queued() {
 	t.stage = targetQueued

@@ -56,6 +56,9 @@ func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
 	case a.mirror != nil:
 		a.mirror.headers(b, head)
 		return
+	case a.origin != nil:
+		a.origin.headers(a, b, head)
+		return
 	}
 	c := current(s)
 	if c == nil {
@@ -81,6 +84,8 @@ func (u *upConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
 	case a.mirror != nil:
 		a.mirror.data(b, end)
 		return len(p)
+	case a.origin != nil:
+		return a.origin.data(a, b, p, end)
 	}
 	c := current(s)
 	if c == nil {
@@ -99,6 +104,9 @@ func (u *upConn) End(s *h2.Stream, b *h2.Batch, e h2.End) {
 	case a.mirror != nil:
 		a.mirror.lost(e)
 		return
+	case a.origin != nil:
+		a.origin.lost(a, b, e)
+		return
 	}
 	if c := current(s); c != nil {
 		defer c.mu.Unlock()
@@ -116,6 +124,9 @@ func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 	case a.mirror != nil:
 		a.mirror.credit(n)
 		return
+	case a.origin != nil:
+		a.origin.credit(a, b, n)
+		return
 	}
 	a.call.mu.Lock()
 	a.call.moved(b)
@@ -129,7 +140,7 @@ func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 
 // Released is told when the connection has let go of a stream.
 func (u *upConn) Released(s *h2.Stream) {
-	if c := s.Owner.(*attempt).call; c != nil { // a mirror has none, and its memory is nobody's
+	if c := s.Owner.(*attempt).call; c != nil { // a mirror and an origin have none, and their memory is nobody's
 		c.letGo()
 	}
 }

@@ -17,6 +17,7 @@ type Batch struct {
 	dirty   []*Conn
 	credits []credit
 	free    []*Conn // may hold one twice
+	wakes   []Waker
 	now     time.Time
 	of      uint64 // the Conn.number of whose read loop carries it; 0: nobody's
 	shared  bool   // something dirty gets octets from several connections
@@ -30,6 +31,13 @@ func (b *Batch) Now() time.Time {
 	}
 	return b.now
 }
+
+// A Waker wants to be told when the input at hand is worked through, see [Batch.Wake].
+type Waker interface{ Wake() }
+
+// Wake has w told once when the batch is flushed: who waits for several things that may come with the same input is
+// woken once for all of them. Call it once for each w and batch.
+func (b *Batch) Wake(w Waker) { b.wakes = append(b.wakes, w) }
 
 type credit struct {
 	s *Stream
@@ -67,6 +75,17 @@ func (b *Batch) gather() {
 	}
 }
 
+// FlushSoon is Flush, but what is dirty is written by goroutines of the connections' own, after those that can run now: for
+// who sends one piece after another, which then leave together. No lock may be held.
+func (b *Batch) FlushSoon() {
+	for i, c := range b.dirty {
+		b.dirty[i] = nil
+		c.flushSoon(b)
+	}
+	b.dirty = b.dirty[:0]
+	b.Flush()
+}
+
 // Flush writes what is dirty and tells what is to tell, until nothing is left.
 // No lock may be held.
 func (b *Batch) Flush() {
@@ -84,6 +103,12 @@ func (b *Batch) Flush() {
 			b.free[k] = nil
 			b.free = b.free[:k]
 			c.events.Free(c, b)
+		case len(b.wakes) > 0:
+			k := len(b.wakes) - 1
+			w := b.wakes[k]
+			b.wakes[k] = nil
+			b.wakes = b.wakes[:k]
+			w.Wake()
 		case len(b.dirty) > 0:
 			k := len(b.dirty) - 1
 			c := b.dirty[k]

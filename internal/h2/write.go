@@ -4,6 +4,7 @@
 package h2
 
 import (
+	"runtime"
 	"sync"
 	"time"
 
@@ -131,6 +132,31 @@ func (c *Conn) flush(b *Batch) {
 	if c.drain.final && c.active == 0 && !c.opening && !c.writing && len(c.out) == 0 {
 		c.finish()
 	}
+}
+
+// flushSoon has what is in the write buffer written by a goroutine of its own. The connection stays dirty meanwhile: who appends to
+// it leaves the writing to that goroutine. No lock is held.
+func (c *Conn) flushSoon(b *Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken || c.writing {
+		c.dirty = false // nobody writes any more; or who does sees to all of it
+		if c.drain.final {
+			b.touch(c) // and whether that is all is for flush to see
+		}
+		return
+	}
+	c.writers.Add(1)
+	go c.flushLater() // writes once, without blocking
+}
+
+// flushLater writes what was appended by the time it runs.
+func (c *Conn) flushLater() {
+	defer c.writers.Done()
+	runtime.Gosched()
+	var b Batch
+	c.flush(&b)
+	b.Flush()
 }
 
 // writeReady writes what the socket takes now. Who finds the write buffer taken leaves

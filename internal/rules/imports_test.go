@@ -82,6 +82,11 @@ var layers = []layer{
 	},
 	{dir: "fanout/...", allow: []string{"./fanout/fanoutpb", grpcCodes, grpcMetadata, grpcStatus, rpcProtos, protobuf}},
 	{
+		dir:   "relay/channel",
+		allow: []string{"./relay", "./internal/h2/...", grpc, rpcProtos, protobuf},
+		tests: []string{"./relay/channel", "./proxy", "./internal/certtest", "./internal/memnet", "./internal/rawpeer", "./internal/sample/...", goleak, http2},
+	},
+	{
 		dir:   "relay/...",
 		allow: []string{"./relay/...", "./fanout", "./fanout/fanoutpb", "./internal/h2/...", "./internal/memnet", "./internal/tlsconn", grpcCodes, grpcMetadata, grpcStatus, rpcProtos, protobuf},
 		tests: []string{"./proxy/...", "./internal/certtest", "./internal/memnet", "./internal/rawpeer", "./internal/sample/...", goleak, grpc, hpack, http2},

@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 // libraries are the sides of the comparison. The first is what the others are compared with.
-var libraries = [...]bench.Library{bench.Ancestor, bench.Moved, bench.Manifold}
+var libraries = [...]bench.Library{bench.Ancestor, bench.Moved, bench.Manifold, bench.Channel}
 
 const manifold = len(libraries) - 1 // the side that has targets
 
