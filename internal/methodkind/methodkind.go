@@ -93,7 +93,9 @@ func ask(ctx context.Context, conn grpc.ClientConnInterface, method, service str
 		return nil, err
 	}
 	var response reflection.ServerReflectionResponse
-	if err := stream.RecvMsg(&response); err != nil {
+	if err := stream.RecvMsg(&response); errors.Is(err, io.EOF) {
+		return nil, status.Errorf(codes.Internal, "%s ended without an answer, expected one for %s", method, service)
+	} else if err != nil {
 		return nil, err
 	}
 

@@ -117,7 +117,7 @@ var layers = []layer{
 		allow: []string{"./fanout", "./internal/accesslog", "./internal/address", "./internal/admin", "./internal/config", "./internal/methodkind", "./internal/metrics", "./internal/status", "./internal/route", "./internal/tlsfiles", "./internal/tracing", "./internal/upstream", "./proxy/splice", "./relay", grpc, rpcProtos, protobuf, proxyproto},
 		tests: []string{"./fanout/fanoutclient", "./proxy", "./internal/certtest", "./internal/dnstest", "./internal/exampletest", "./internal/rawpeer", "./internal/sample/...", goleak, http2, otlp, protobuf, rpcProtos},
 	},
-	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/sample/..."}},
+	{dir: "internal/methodkind", allow: []string{grpc, protobuf}, tests: []string{"./internal/methodkind", "./internal/sample/...", goleak}},
 	{dir: "internal/address"},
 	{dir: "internal/filewatch", allow: []string{fsnotify}, tests: []string{goleak}},
 	{
