@@ -143,9 +143,7 @@ func TestBackoff(t *testing.T) {
 			return nil
 		}, answering)
 		e := m.backend.Endpoints[0]
-		for e.State() != relay.Ready {
-			e.WaitForStateChange(t.Context(), e.State())
-		}
+		awaitReady(t, e)
 		dials := m.dialled()
 		if len(dials) != fails+1 {
 			t.Fatalf("%d attempts, want %d", len(dials), fails+1)
@@ -412,9 +410,7 @@ func TestRecovery(t *testing.T) {
 					alive.Store(true)
 					back := time.Now()
 					e := m.backend.Endpoints[0]
-					for e.State() != relay.Ready {
-						e.WaitForStateChange(t.Context(), e.State())
-					}
+					awaitReady(t, e)
 					if took := time.Since(back); took > 30*time.Second {
 						t.Errorf("used again %v after it came back", took)
 					}

@@ -188,6 +188,17 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
+// awaitReady waits until calls may go to the endpoint. The state is read once a round: one that has become Ready between
+// two looks would be waited for to change again.
+func awaitReady(t testing.TB, e *relay.Endpoint) {
+	t.Helper()
+	for s := e.State(); s != relay.Ready; s = e.State() {
+		if !e.WaitForStateChange(t.Context(), s) {
+			t.Fatalf("%s is %v to the end", e.Addr(), s)
+		}
+	}
+}
+
 // wait receives from a channel, or ends the test.
 func wait[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()

@@ -148,17 +148,13 @@ func TestEndpointCounts(t *testing.T) {
 			return nil
 		}, answering)
 		e := m.backend.Endpoints[0]
-		for e.State() != relay.Ready {
-			e.WaitForStateChange(t.Context(), e.State())
-		}
+		awaitReady(t, e)
 		if c := e.Counts(); c != (relay.EndpointCounts{Connected: 1, Failed: 3}) {
 			t.Errorf("counts %+v", c)
 		}
 		m.cut()
 		synctest.Wait() // the loss is known: the endpoint waits to dial again or has
-		for e.State() != relay.Ready {
-			e.WaitForStateChange(t.Context(), e.State())
-		}
+		awaitReady(t, e)
 		if c := e.Counts(); c != (relay.EndpointCounts{Connected: 2, Failed: 3, Lost: 1}) {
 			t.Errorf("counts %+v", c)
 		}
