@@ -7,6 +7,7 @@ import (
 	"context"
 	"math"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 
@@ -21,7 +22,8 @@ import (
 
 // Gateway API's conformance cases of GRPCRoute, each said in the words of the configuration file. A
 // rule with several matches, or a route with several hostnames, is a route for each here. A listener's hostname has no key of its own:
-// the hosts of the routes are what is left when both are put together.
+// the hosts of the routes are what is left when both are put together. Its case of named rules is that of exact methods, with names that
+// say nothing about calls; those of the other cases that the suite does not have are our own.
 
 // startNamed runs a backend that answers every unary method with its name, and returns its address.
 func startNamed(t *testing.T, name string) string {
@@ -203,5 +205,65 @@ func TestGRPCRouteWeights(t *testing.T) {
 	}
 	if len(seen) != 2 {
 		t.Errorf("answers of %v, want of v1 and v2 alone", seen)
+	}
+}
+
+// Rules with the same match are routes of a service each here, since of such routes the first takes all calls. The suite's
+// expectations of the last two cases, that a request's own value comes after what is added and that a value to set
+// is that of another rule, are not the specification's: what is added comes after, and a rule sets its own.
+func TestGRPCRouteRequestHeaders(t *testing.T) {
+	const all = "/s.All/EchoTwo"
+	tests := []struct {
+		name, path string
+		sent       metadata.MD
+		want       metadata.MD // nil: absent
+	}{
+		{"set what is not there", "/s.Set/Echo", metadata.Pairs("Some-Other-Header", "stays"),
+			metadata.MD{"some-other-header": {"stays"}, "x-header-set": {"set-overwrites-values"}}},
+		{"set what is there", "/s.Set/Echo", metadata.Pairs("Some-Other-Header", "stays", "X-Header-Set", "gone", "X-Header-Set", "gone too"),
+			metadata.MD{"some-other-header": {"stays"}, "x-header-set": {"set-overwrites-values"}}},
+		{"add what is not there", "/s.Add/Echo", metadata.Pairs("Some-Other-Header", "stays"),
+			metadata.MD{"some-other-header": {"stays"}, "x-header-add": {"add-appends-values"}}},
+		{"add to what is there", "/s.Add/Echo", metadata.Pairs("Some-Other-Header", "stays", "X-Header-Add", "first"),
+			metadata.MD{"some-other-header": {"stays"}, "x-header-add": {"first", "add-appends-values"}}},
+		{"remove", "/s.Remove/Echo", metadata.Pairs("X-Header-Remove", "gone", "X-Header-Removed", "stays"),
+			metadata.MD{"x-header-remove": nil, "x-header-removed": {"stays"}}},
+		{"several", all, metadata.Pairs("X-Header-Set-2", "gone", "X-Header-Add-2", "first", "X-Header-Remove-2", "gone", "Some-Other-Header", "stays"),
+			metadata.MD{
+				"x-header-set-1": {"header-set-1"}, "x-header-set-2": {"header-set-2"}, "x-header-add-1": {"header-add-1"},
+				"x-header-add-2": {"first", "header-add-2"}, "x-header-remove-2": nil, "some-other-header": {"stays"},
+			}},
+		{"names in lower case", all, metadata.Pairs("x-header-set-1", "gone", "x-header-add-1", "first", "x-header-remove-1", "gone"),
+			metadata.MD{
+				"x-header-set-1": {"header-set-1"}, "x-header-set-2": {"header-set-2"}, "x-header-add-1": {"first", "header-add-1"},
+				"x-header-add-2": {"header-add-2"}, "x-header-remove-1": nil,
+			}},
+	}
+	r := startRecorder(t, 0)
+	d := startDaemon(t, Config{File: declare(t, `
+frontends: [{name: f, listen: "127.0.0.1:0"}]
+backends: {v1: {endpoints: ["%s"]}}
+routes:
+  - {match: {service: s.Set, method: Echo}, backend: v1, request_headers: {set: {x-header-set: set-overwrites-values}}}
+  - {match: {service: s.Add, method: Echo}, backend: v1, request_headers: {add: {x-header-add: add-appends-values}}}
+  - {match: {service: s.Remove, method: Echo}, backend: v1, request_headers: {remove: [x-header-remove]}}
+  - match: {service: s.All, method: EchoTwo}
+    backend: v1
+    request_headers:
+      set: {x-header-set-1: header-set-1, x-header-set-2: header-set-2}
+      add: {x-header-add-1: header-add-1, x-header-add-2: header-add-2}
+      remove: [x-header-remove-1, x-header-remove-2]
+`, r.addr)})
+	conn := connectTo(t, d, "f", insecure.NewCredentials())
+	for i, tt := range tests {
+		ctx := metadata.NewOutgoingContext(callContext(t), tt.sent)
+		if err := conn.Invoke(ctx, tt.path, new(emptypb.Empty), new(emptypb.Empty)); err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		for name, want := range tt.want {
+			if got := r.got(name)[i]; !slices.Equal(got, want) {
+				t.Errorf("%s: %s is %q, want %q", tt.name, name, got, want)
+			}
+		}
 	}
 }
