@@ -31,11 +31,12 @@ type AccessLog struct {
 
 // Tracing is what is traced, and where spans go.
 type Tracing struct {
-	Endpoint    address.Endpoint  `yaml:"endpoint,required" doc:"The collector that spans are sent to by OTLP/gRPC; mostly of port 4317."`
-	TLS         *BackendTLS       `yaml:"tls" doc:"TLS to the collector; an empty one, {}, is TLS with the system's authorities." default:"TLS only with https://"`
-	Headers     map[string]string `yaml:"headers" doc:"Metadata of each export, such as what the collector knows its senders by. Names in lower case." default:"none"`
-	Sample      *Ratio            `yaml:"sample" doc:"Share of the calls to sample whose caller does not say, by a traceparent header, whether it does." default:"0.01"`
-	ServiceName string            `yaml:"service_name" doc:"Who the spans are from." default:"manifold"`
+	Endpoint     address.Endpoint  `yaml:"endpoint,required" doc:"The collector that spans are sent to by OTLP/gRPC; mostly of port 4317."`
+	TLS          *BackendTLS       `yaml:"tls" doc:"TLS to the collector; an empty one, {}, is TLS with the system's authorities." default:"TLS only with https://"`
+	Headers      map[string]string `yaml:"headers" doc:"Metadata of each export, such as what the collector knows its senders by. Names in lower case." default:"none"`
+	Sample       *Ratio            `yaml:"sample" doc:"Share of the calls to sample whose caller does not say, by a traceparent header, whether it does." default:"0.01"`
+	IgnoreCaller bool              `yaml:"ignore_caller" doc:"Have sample decide on all calls, on those too whose caller says, by a traceparent header, whether to sample." default:"false"`
+	ServiceName  string            `yaml:"service_name" doc:"Who the spans are from." default:"manifold"`
 }
 
 // DefaultSample is the default of Tracing.Sample.

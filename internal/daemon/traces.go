@@ -20,7 +20,7 @@ import (
 // tracingOf returns a file's tracing in the tracer's terms. Its files are read.
 func tracingOf(t *config.Tracing, cfg *Config) (tracing.Config, error) {
 	c := tracing.Config{
-		Endpoint: "dns:///" + t.Endpoint.Addr, Headers: t.Headers, Sample: float64(config.DefaultSample),
+		Endpoint: "dns:///" + t.Endpoint.Addr, Headers: t.Headers, Sample: float64(config.DefaultSample), IgnoreCaller: t.IgnoreCaller,
 		ServiceName: t.ServiceName, Version: cfg.Version, Log: cfg.Log,
 	}
 	if t.Endpoint.Network == "unix" {

@@ -272,20 +272,22 @@ func TestTraceDecisions(t *testing.T) {
 		"00-" + strings.Repeat("0", 32) + "-" + aSpan + "-01", "00-" + aTrace + "-" + strings.Repeat("0", 16) + "-01",
 	}
 	tests := []struct {
-		name, sample string
+		name, sample string     // sample is its value, and keys after it
 		parents      [][]string // of each call
 		fresh        bool       // the backend gets a traceparent of another trace, and no tracestate
 		kept         bool       // the backend gets what came
 	}{
 		{name: "caller sampled, nobody else", sample: "0", parents: [][]string{{aParent}, {"00-" + aTrace + "-" + aSpan + "-03"}, {"42-" + aTrace + "-" + aSpan + "-01-more"}}},
 		{name: "caller not sampled, all others", sample: "1", parents: [][]string{{unsampled}, {unsampled[:53] + "02"}}, kept: true},
+		{name: "sampled by a stranger", sample: "0, ignore_caller: true", parents: [][]string{{aParent}, {unsampled}, nil}, kept: true},
+		{name: "not sampled by a stranger", sample: "1, ignore_caller: true", parents: [][]string{{unsampled}, {aParent}}},
 		{name: "no parent, sampled", sample: "1", parents: [][]string{nil}, fresh: true},
 		{name: "no parent, not sampled", sample: "0", parents: [][]string{nil}, kept: true},
 		{name: "malformed, not sampled", sample: "0", parents: [][]string{{malformed[0]}, {malformed[2]}, {aParent, aParent}}, kept: true},
 		{name: "twice, sampled", sample: "1", parents: [][]string{{aParent, aParent}}, fresh: true},
 	}
 	for _, m := range malformed {
-		tests = append(tests, tests[2])
+		tests = append(tests, tests[4]) // no parent, sampled
 		last := &tests[len(tests)-1]
 		last.name, last.parents = "malformed, sampled: "+m, [][]string{{m}}
 	}

@@ -33,6 +33,8 @@ type Config struct {
 	Headers map[string]string
 	// Sample is the share of calls, from 0 to 1, that are sampled if their caller does not say.
 	Sample float64
+	// IgnoreCaller has Sample decide on the other calls too. The trace of a call is its caller's still.
+	IgnoreCaller bool
 	// ServiceName and Version say who makes the spans.
 	ServiceName, Version string
 	// Log is told when spans cannot be sent, and when they can be again. nil: nobody is.
@@ -61,6 +63,7 @@ type Tracer struct {
 	// Immutable.
 	flush    time.Duration
 	sample   float64
+	ignore   bool // what callers say about sampling
 	tracer   trace.Tracer
 	provider *sdktrace.TracerProvider
 	conn     *grpc.ClientConn
@@ -83,7 +86,7 @@ func Open(cfg Config) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("collector %q: %w", cfg.Endpoint, err)
 	}
-	t := &Tracer{flush: cfg.Flush, sample: cfg.Sample, conn: conn}
+	t := &Tracer{flush: cfg.Flush, sample: cfg.Sample, ignore: cfg.IgnoreCaller, conn: conn}
 	if err := t.open(&cfg); err != nil {
 		conn.Close() //nolint:errcheck // nothing was sent
 		return nil, fmt.Errorf("collector %q: %w", cfg.Endpoint, err)
@@ -127,7 +130,11 @@ func (t *Tracer) open(cfg *Config) error {
 // they change headers or decide. known is whether a route takes the call: its name is its caller's own invention else.
 func (t *Tracer) Begin(c *relay.Call, frontend string, known bool) *Call {
 	p, ok := parentOf(c)
-	if ok && !p.flags.IsSampled() || !ok && !t.chosen() {
+	sampled := p.flags.IsSampled()
+	if !ok || t.ignore {
+		sampled = t.chosen()
+	}
+	if !sampled {
 		return nil
 	}
 	call := &Call{tracer: t, fresh: !ok, flags: p.flags | trace.FlagsSampled, name: "other"}
@@ -147,7 +154,7 @@ func (t *Tracer) Begin(c *relay.Call, frontend string, known bool) *Call {
 	return call
 }
 
-// chosen decides on a call whose caller does not say.
+// chosen decides on a call whose caller does not say, or is not heard.
 func (t *Tracer) chosen() bool { return t.sample > 0 && rand.Float64() < t.sample }
 
 // parentOf returns what the caller says of its span. A traceparent that is malformed, or there more than once, says nothing.
