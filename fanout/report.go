@@ -38,6 +38,15 @@ type Outcome struct {
 	Header, Trailer metadata.MD
 }
 
+// Code returns the code that the target ended with. It is codes.Canceled of a target without a status that has not completed: the
+// call ended before it, or needed it no more.
+func (o *Outcome) Code() codes.Code {
+	if o.Status == nil && o.Phase != fanoutpb.FanoutPhase_FANOUT_PHASE_COMPLETE {
+		return codes.Canceled
+	}
+	return o.Status.Code()
+}
+
 // proto returns the wire form. Text that is no UTF-8 is mended, since no decoder would take it.
 func (o *Outcome) proto(withMetadata bool) *fanoutpb.FanoutOutcome {
 	p := &fanoutpb.FanoutOutcome{

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/fanout"
+	"github.com/manifold-grpc/manifold/fanout/fanoutpb"
 	"github.com/manifold-grpc/manifold/internal/accesslog"
 	"github.com/manifold-grpc/manifold/internal/memnet"
 	"github.com/manifold-grpc/manifold/internal/rawpeer"
@@ -93,8 +94,9 @@ func TestLine(t *testing.T) {
 			Start: start, Duration: 1234567 * time.Microsecond, FirstResponse: time.Millisecond, Code: codes.Unavailable, Reason: relay.ReasonUpstreamLost,
 			Endpoint: "10.0.0.1:50051", Attempts: 2, RequestMessages: 1, RequestBytes: 10, ResponseMessages: 3, ResponseBytes: 40,
 			Targets: []relay.TargetStats{
-				{Outcome: fanout.Outcome{Name: `no"de`, Total: time.Second, ResponseMessages: 5}, Endpoint: "h:1", Attempts: 1},
+				{Outcome: fanout.Outcome{Name: `no"de`, Phase: fanoutpb.FanoutPhase_FANOUT_PHASE_COMPLETE, Total: time.Second, ResponseMessages: 5}, Endpoint: "h:1", Attempts: 1},
 				{Outcome: fanout.Outcome{Name: "b", Status: status.New(codes.NotFound, "")}},
+				{Outcome: fanout.Outcome{Name: "unneeded", Phase: fanoutpb.FanoutPhase_FANOUT_PHASE_CANCELLED}},
 			},
 		}, accesslog.Where{Frontend: "public", Route: "routes[0]", Backend: "catalog"})
 		l.Log(accesslog.Progress, c, &relay.CallStats{Start: start}, accesslog.Where{})
@@ -119,7 +121,8 @@ func TestLine(t *testing.T) {
 		"deadline":5000,"bytes_received":10,"bytes_sent":40,"msgs_received":1,"msgs_sent":3,"attempts":2,
 		"user_agent":"quote \" back \\ tab\tend","x_request_id":"id-\ufffd-\u00e9","request.tenant":"a","trace_id":"abc","targets":[
 		{"name":"no\"de","grpc_status":"OK","duration":1000,"upstream_host":"h:1","bytes_received":0,"bytes_sent":0,"msgs_received":5,"msgs_sent":0,"attempts":1},
-		{"name":"b","grpc_status":"NotFound","duration":0,"bytes_received":0,"bytes_sent":0,"msgs_received":0,"msgs_sent":0,"attempts":0}]}`
+		{"name":"b","grpc_status":"NotFound","duration":0,"bytes_received":0,"bytes_sent":0,"msgs_received":0,"msgs_sent":0,"attempts":0},
+		{"name":"unneeded","grpc_status":"Canceled","duration":0,"bytes_received":0,"bytes_sent":0,"msgs_received":0,"msgs_sent":0,"attempts":0}]}`
 	var expected map[string]any
 	if err := json.Unmarshal([]byte(want), &expected); err != nil {
 		t.Fatal(err)

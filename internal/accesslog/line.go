@@ -140,7 +140,7 @@ func targets(b []byte, list []relay.TargetStats) []byte {
 		b = append(b, `{"name":"`...)
 		b = escaped(b, t.Name)
 		b = append(b, `","grpc_status":"`...)
-		b = append(b, codeName(t.Status.Code())...)
+		b = append(b, codeName(t.Code())...)
 		b = append(b, `","duration":`...)
 		b = appendMillis(b, t.Total)
 		b = str(b, `,"upstream_host":"`, t.Endpoint)

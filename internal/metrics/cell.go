@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/manifold-grpc/manifold/fanout/fanoutpb"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
@@ -112,16 +113,16 @@ func (c *Cell) endFan(s *relay.CallStats) {
 		c.fanned.CompareAndSwap(nil, new(fanCounts))
 		f = c.fanned.Load()
 	}
-	ok := 0
+	ok, failed := false, false
 	for i := range s.Targets {
-		code := s.Targets[i].Status.Code()
+		t := &s.Targets[i]
+		code := t.Code()
 		f.targets[index(code)].Add(1)
-		if code == codes.OK {
-			ok++
-		}
+		ok = ok || code == codes.OK
+		failed = failed || t.Status.Code() != codes.OK && t.Phase != fanoutpb.FanoutPhase_FANOUT_PHASE_CANCELLED // what was not needed has not failed
 	}
 	f.calls.Add(1)
-	if ok > 0 && ok < len(s.Targets) {
+	if ok && failed {
 		f.partial.Add(1)
 	}
 }

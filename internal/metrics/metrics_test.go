@@ -18,6 +18,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/fanout"
+	"github.com/manifold-grpc/manifold/fanout/fanoutpb"
 	"github.com/manifold-grpc/manifold/internal/metrics"
 	"github.com/manifold-grpc/manifold/internal/status"
 	"github.com/manifold-grpc/manifold/relay"
@@ -210,11 +211,13 @@ func TestFanOut(t *testing.T) {
 		return relay.TargetStats{Outcome: fanout.Outcome{Status: grpcstatus.New(code, "")}}
 	}
 	call(c, relay.CallStats{Attempts: 3, Targets: []relay.TargetStats{target(codes.OK), target(codes.Unavailable), target(codes.OK)}})
-	call(c, relay.CallStats{Attempts: 1, Targets: []relay.TargetStats{target(codes.OK)}})
+	unneeded := relay.TargetStats{Outcome: fanout.Outcome{Phase: fanoutpb.FanoutPhase_FANOUT_PHASE_CANCELLED}}
+	call(c, relay.CallStats{Attempts: 1, Targets: []relay.TargetStats{target(codes.OK), unneeded}})
 	has(t, &r, &status.Status{},
 		`manifold_fanout_calls_total{backend="machines",frontend="f",grpc_method="m.S/*"} 2`,
 		`manifold_fanout_partial_total{backend="machines",frontend="f",grpc_method="m.S/*"} 1`,
 		`manifold_fanout_targets_total{backend="machines",frontend="f",grpc_method="m.S/*",grpc_status="OK"} 3`,
+		`manifold_fanout_targets_total{backend="machines",frontend="f",grpc_method="m.S/*",grpc_status="CANCELLED"} 1`,
 		`manifold_fanout_targets_total{backend="machines",frontend="f",grpc_method="m.S/*",grpc_status="UNAVAILABLE"} 1`)
 }
 

@@ -132,17 +132,17 @@ var layers = []layer{
 	},
 	{
 		dir:   "internal/metrics",
-		allow: []string{"./internal/status", "./relay", grpcCodes, prometheus},
-		tests: []string{"./internal/metrics", "./fanout", grpcStatus},
+		allow: []string{"./fanout/fanoutpb", "./internal/status", "./relay", grpcCodes, prometheus},
+		tests: []string{"./internal/metrics", "./fanout", "./fanout/fanoutpb", grpcStatus},
 	},
 	{
 		dir:   "internal/accesslog",
 		allow: []string{"./relay", grpcCodes},
-		tests: []string{"./internal/accesslog", "./fanout", "./internal/memnet", "./internal/rawpeer", goleak, grpcStatus, http2},
+		tests: []string{"./internal/accesslog", "./fanout", "./fanout/fanoutpb", "./internal/memnet", "./internal/rawpeer", goleak, grpcStatus, http2},
 	},
 	{
 		dir:   "internal/tracing",
-		allow: []string{"./fanout/fanoutpb", "./relay", grpc, otel},
+		allow: []string{"./relay", grpc, otel},
 		tests: []string{goleak, otlp},
 	},
 	{dir: "internal/admin", allow: []string{"./internal/status"}, tests: []string{"./internal/admin"}},

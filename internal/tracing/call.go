@@ -16,7 +16,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
-	"github.com/manifold-grpc/manifold/fanout/fanoutpb"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
@@ -174,11 +173,7 @@ func latest(a, b time.Time) time.Time {
 func endTarget(span trace.Span, at time.Time, t *relay.TargetStats) {
 	span.SetAttributes(append(trafficOf(t.RequestMessages, t.RequestBytes, t.ResponseMessages, t.ResponseBytes),
 		attribute.String("manifold.endpoint", t.Endpoint), attribute.Int("manifold.attempts", t.Attempts))...)
-	code := t.Status.Code()
-	if t.Status == nil && t.Phase != fanoutpb.FanoutPhase_FANOUT_PHASE_COMPLETE { // the call ended before it, or needed it no more
-		code = codes.Canceled
-	}
-	finish(span, at, code, "")
+	finish(span, at, t.Code(), "")
 }
 
 func trafficOf(requestMessages, requestBytes, responseMessages, responseBytes int64) []attribute.KeyValue {
