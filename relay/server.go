@@ -238,6 +238,7 @@ func (e *CutError) Error() string {
 func (e *CutError) Unwrap() error { return e.Cause }
 
 // Close ends the server and all connections at once, and returns when no goroutine of theirs is left.
+// Copies of calls that had ended (see [Call.Mirror]) go on until their time is up, or until their endpoint is closed: they are the endpoint's.
 func (s *Server) Close() {
 	s.init()
 	s.mu.Lock()
