@@ -44,10 +44,10 @@ func (g *Generator) Open(p Plan) error {
 		if !p.Call.Hold && p.Rate == 0 {
 			continue
 		}
-		// Held calls begin now; and what the first call of a connection costs is no part of a
-		// run in which not each of them has the same number.
-		if _, err := c.run(0); err != nil {
-			return fmt.Errorf("connection %d: %w", len(g.clients), err)
+		for range c.plan.first() {
+			if _, err := c.run(0); err != nil {
+				return fmt.Errorf("connection %d: %w", len(g.clients), err)
+			}
 		}
 	}
 	return nil

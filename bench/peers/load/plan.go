@@ -68,6 +68,17 @@ type Plan struct {
 	Read int
 }
 
+// first is how many calls each connection makes when it is opened, one after the other:
+// held ones begin then. At a fixed rate over many connections few would have made more than one
+// in a run, and would cost what first calls do: compression of headers has learnt what
+// repeats only after two or three.
+func (p Plan) first() int {
+	if p.Call.Hold {
+		return 1
+	}
+	return 3
+}
+
 // Request is what a load's process is asked; one field is set.
 type Request struct {
 	// Open opens the connections of a plan, beside those that are open, and for calls that

@@ -144,10 +144,10 @@ func (r *Run) columns(s Scenario) []column {
 			return s.show(spread.Min) + "–" + s.show(spread.Max)
 		}},
 	}
-	if floor, ok := r.floor(s); ok {
+	if floor, ok := r.floor(s); ok && s.Cost != CostOthers {
 		columns = append(columns, column{"× TCP forwarder", ratioTo(floor, s.cost())})
 	}
-	if peer, ok := r.cheapest(s); ok {
+	if peer, ok := r.cheapest(s); ok && s.Cost != CostOthers {
 		columns = append(columns, column{"× " + peer.Proxy, ratioTo(peer, s.cost())})
 	}
 	if s.Cost != CostCPU && s.calls() {
