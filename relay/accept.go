@@ -275,6 +275,17 @@ func looksLikeHTTP1(first []byte) bool {
 
 // serveHTTP2 runs a connection as HTTP/2. first was read of it before.
 func (s *Server) serveHTTP2(x *incoming, nc net.Conn, first []byte, state *tls.ConnectionState) error {
+	d := s.newDownConn(x, nc, first, state)
+	err := d.h2.Serve()
+	s.mu.Lock()
+	delete(s.open, d)
+	s.mu.Unlock()
+	return err
+}
+
+// newDownConn is what serveHTTP2 has on the stack only until the connection is served: what lies there for as
+// long as that may have the stack double.
+func (s *Server) newDownConn(x *incoming, nc net.Conn, first []byte, state *tls.ConnectionState) *downConn {
 	d := &downConn{srv: s, set: x.set, tls: state, remote: x.remote, client: textOf(x.remote), trusted: x.trusted}
 	if x.set.ForwardedFor {
 		if host, _, err := net.SplitHostPort(x.remote.String()); err == nil {
@@ -300,11 +311,7 @@ func (s *Server) serveHTTP2(x *incoming, nc net.Conn, first []byte, state *tls.C
 		d.h2.Drain(&b)
 		b.Flush()
 	}
-	err := d.h2.Serve()
-	s.mu.Lock()
-	delete(s.open, d)
-	s.mu.Unlock()
-	return err
+	return d
 }
 
 // replayConn is a connection whose first octets were read already.

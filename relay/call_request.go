@@ -130,9 +130,21 @@ func (c *Call) openOn(uc *upConn, b *h2.Batch, a *attempt, end bool) error {
 	if l := c.list(uc, b.Now()); l != nil {
 		return uc.h2.OpenList(b, &a.Stream, l, end)
 	}
-	var array [24]hpack.Field
-	return uc.h2.Open(b, &a.Stream, c.upstreamFields(array[:0], uc, b.Now()), end)
+	return c.openFields(uc, b, a, end)
 }
+
+// openFields is openOn for fields that are no list. Their array is none of the stack, which it would have
+// double for each connection.
+func (c *Call) openFields(uc *upConn, b *h2.Batch, a *attempt, end bool) error {
+	array := sentFields.Get().(*[24]hpack.Field)
+	err := uc.h2.Open(b, &a.Stream, c.upstreamFields(array[:0], uc, b.Now()), end)
+	clear(array[:]) // of what callers sent
+	sentFields.Put(array)
+	return err
+}
+
+// sentFields holds arrays for fields while a stream is opened.
+var sentFields = sync.Pool{New: func() any { return new([24]hpack.Field) }}
 
 // sendKept sends the replay buffer. mu is held.
 func (c *Call) sendKept(b *h2.Batch) {
