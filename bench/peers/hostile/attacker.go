@@ -7,9 +7,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
@@ -29,6 +31,8 @@ type attack struct {
 	mute bool
 	// hold sends this many units and then keeps the connection open, and reads nothing of it.
 	hold int
+	// conns is the number of connections at a time; 0: one.
+	conns int
 	// pace is the pause between two writes; 0: none.
 	pace time.Duration
 }
@@ -55,7 +59,7 @@ func attacks() []attack {
 			s.headers(id(i), 0)
 			s.message(id(i), 0)
 		}},
-		{name: "100 unread streams of 1 MiB", hold: 100, unit: func(s *script, i int) {
+		{name: "200 unread streams of 1 MiB", conns: 2, hold: 100, unit: func(s *script, i int) {
 			s.headers(id(i), 0)
 			s.message(id(i), 1024)
 		}},
@@ -124,7 +128,7 @@ func (s *script) message(id uint32, want uint32) {
 type order struct{ Attack, Addr string }
 
 // deed is what an attacker did.
-type deed struct{ Units, Connections int }
+type deed struct{ Units, Connections, Octets int }
 
 // attackerRole attacks from one order to the next.
 func attackerRole(_ json.RawMessage, session *child.Session) error {
@@ -142,14 +146,28 @@ func attackerRole(_ json.RawMessage, session *child.Session) error {
 		for _, a := range attacks() {
 			if a.name == o.Attack {
 				quit, done = make(chan struct{}), make(chan deed, 1)
-				go func() { done <- a.until(quit, o.Addr) }() // ends by quit
+				go func() { done <- a.all(quit, o.Addr) }() // ends by quit
 			}
 		}
 		return nil, nil
 	})
 }
 
-// until attacks until quit is closed.
+// all attacks on as many connections at once as the attack has, until quit is closed.
+func (a attack) all(quit chan struct{}, addr string) (sum deed) {
+	each := make([]deed, max(a.conns, 1))
+	var running sync.WaitGroup
+	for i := range each {
+		running.Go(func() { each[i] = a.until(quit, addr) }) // ends by quit
+	}
+	running.Wait()
+	for _, d := range each {
+		sum.Units, sum.Connections, sum.Octets = sum.Units+d.Units, sum.Connections+d.Connections, sum.Octets+d.Octets
+	}
+	return sum
+}
+
+// until attacks on one connection after the other until quit is closed.
 func (a attack) until(quit chan struct{}, addr string) (d deed) {
 	for {
 		select {
@@ -163,13 +181,14 @@ func (a attack) until(quit chan struct{}, addr string) (d deed) {
 			continue
 		}
 		d.Connections++
-		d.Units += a.play(quit, nc)
+		units, octets := a.play(quit, nc)
+		d.Units, d.Octets = d.Units+units, d.Octets+octets
 		_ = nc.Close()
 	}
 }
 
 // play attacks on one connection until it ends or quit is closed.
-func (a attack) play(quit chan struct{}, nc net.Conn) (units int) {
+func (a attack) play(quit chan struct{}, nc net.Conn) (units, octets int) {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer nc.Close() //nolint:errcheck // over either way
@@ -191,8 +210,9 @@ func (a attack) play(quit chan struct{}, nc net.Conn) (units int) {
 	if a.begin != nil {
 		a.begin(s)
 	}
-	if _, err := nc.Write(s.out); err != nil {
-		return 0
+	n, err := nc.Write(s.out)
+	if octets += n; err != nil {
+		return 0, octets
 	}
 	s.out = s.out[:0]
 	for units < 1<<29 {
@@ -202,37 +222,59 @@ func (a attack) play(quit chan struct{}, nc net.Conn) (units int) {
 		if len(s.out) < 16<<10 && a.pace == 0 && a.name != "header bombs" && !held {
 			continue
 		}
-		if _, err := nc.Write(s.out); err != nil {
-			return units
+		n, err := nc.Write(s.out)
+		if octets += n; err != nil {
+			return units, octets
 		}
 		s.out = s.out[:0]
 		if held {
 			<-quit
-			return units
+			return units, octets
 		}
 		time.Sleep(a.pace)
 	}
-	return units
+	return units, octets
 }
 
-// sinkRole throws away what it is sent.
+// price is what a sink spends on each octet, in nanoseconds of CPU.
+type price struct{ Octet float64 }
+
+// sinkRole throws away what it is sent, and spends on it the price that it was told last.
 func sinkRole(_ json.RawMessage, session *child.Session) error {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	defer lis.Close() //nolint:errcheck // over either way
-	go func() {       // ends with lis
+	var octet atomic.Uint64
+	go func() { // ends with lis
 		for {
 			nc, err := lis.Accept()
 			if err != nil {
 				return
 			}
-			go func() { // ends with the connection
-				_, _ = io.Copy(io.Discard, nc)
-				_ = nc.Close()
-			}()
+			go swallow(nc, &octet) // ends with the connection
 		}
 	}()
-	return session.Serve(hello{lis.Addr().String()}, func(json.RawMessage) (any, error) { return nil, nil })
+	return session.Serve(hello{lis.Addr().String()}, func(text json.RawMessage) (any, error) {
+		var p price
+		if err := json.Unmarshal(text, &p); err != nil {
+			return nil, err
+		}
+		octet.Store(math.Float64bits(p.Octet))
+		return nil, nil
+	})
+}
+
+// swallow reads a connection to its end, with reads as long as the relay's.
+func swallow(nc net.Conn, octet *atomic.Uint64) {
+	defer nc.Close() //nolint:errcheck // over either way
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := nc.Read(buf)
+		if err != nil {
+			return
+		}
+		spend(time.Duration(float64(n) * math.Float64frombits(octet.Load())))
+	}
 }

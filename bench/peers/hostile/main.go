@@ -3,10 +3,11 @@
 
 // Command hostile measures what hostile and overwhelming clients do to others: the p99 of a
 // bystander's calls through the relay while somebody attacks it, beside that of a quiet moment, and
-// beside that while the same octets go to a process that throws them away, which is what sharing the
-// machine with the attacker costs by itself. Each party is a process of its own. docs/limits.md has its figures.
+// beside that while the same octets go to a process that spends on each as much CPU as the relay did, and has no
+// part in the calls: what any program that is as busy costs on the same machine. Each party is a process of its own. docs/limits.md has its figures.
 //
 //	go run ./hostile                                  # all: about 3 minutes
+//	go run ./hostile -pin                             # with a core for the attacker alone
 //	go run ./hostile -only 'ping|overload' -duration 1s
 package main
 
@@ -61,6 +62,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	duration := flags.Duration("duration", 3*time.Second, "`time` of each measurement")
 	rounds := flags.Int("rounds", 3, "`number` of measurements of each attack; the median is shown")
 	proxy := flags.String("proxy", "relay", "`name` of the proxy: one of those of the benchmark, or direct for none")
+	pin := flags.Bool("pin", false, "attackers and crowds get the last core for themselves, all others share the rest (Linux)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -68,12 +70,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m := &measurement{ctx: ctx, out: out, duration: *duration, rounds: *rounds, proxy: *proxy}
+	m := &measurement{ctx: ctx, out: out, duration: *duration, rounds: *rounds, proxy: *proxy, pin: *pin}
 	if err := m.attacks(match); err != nil {
 		return err
 	}
 	if match.MatchString("overload") {
-		return m.overload()
+		if err := m.overload(); err != nil {
+			return err
+		}
+	}
+	if match.MatchString("capacity") {
+		return m.capacity()
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func TestCommand(t *testing.T) {
 			t.Errorf("no line for %s:\n%s", a.name, out.String())
 		}
 	}
-	if n := strings.Count(out.String(), " × 100 | "); n != 4 {
-		t.Errorf("%d lines of overload, expected 4:\n%s", n, out.String())
+	if n := strings.Count(out.String(), " × 100 | "); n != 8 {
+		t.Errorf("%d lines of overload and capacity, expected 8:\n%s", n, out.String())
 	}
 }

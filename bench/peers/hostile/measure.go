@@ -34,14 +34,25 @@ func (octets) Marshal(v any) ([]byte, error)   { return *v.(*[]byte), nil }
 func (octets) Unmarshal(p []byte, v any) error { *v.(*[]byte) = slices.Clone(p); return nil }
 func (octets) Name() string                    { return "octets" }
 
+// backendConfig is what a backend gets: how many calls a connection may have at once; 0: any number.
+type backendConfig struct{ Streams uint32 }
+
 // backendRole is a server of grpc-go's that forgives, unlike the one of the benchmark: it answers each message with
-// itself, or with as many of them as it asks for.
-func backendRole(_ json.RawMessage, session *child.Session) error {
+// itself, or with as many of them as it asks for, or after as many milliseconds.
+func backendRole(text json.RawMessage, session *child.Session) error {
+	var c backendConfig
+	if err := json.Unmarshal(text, &c); err != nil {
+		return err
+	}
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.ForceServerCodec(octets{}), grpc.UnknownServiceHandler(answer))
+	options := []grpc.ServerOption{grpc.ForceServerCodec(octets{}), grpc.UnknownServiceHandler(answer)}
+	if c.Streams > 0 {
+		options = append(options, grpc.MaxConcurrentStreams(c.Streams))
+	}
+	s := grpc.NewServer(options...)
 	go s.Serve(lis) //nolint:errcheck // ends with Stop
 	defer s.Stop()
 	return session.Serve(hello{lis.Addr().String()}, func(json.RawMessage) (any, error) { return nil, nil })
@@ -65,6 +76,13 @@ func answer(_ any, st grpc.ServerStream) error {
 		if strings.HasSuffix(method, "Pull") && len(m) >= 16 {
 			n = int(binary.BigEndian.Uint32(m[12:]))
 		}
+		if strings.HasSuffix(method, "Hold") && len(m) >= 16 {
+			select {
+			case <-time.After(time.Duration(binary.BigEndian.Uint32(m[12:])) * time.Millisecond):
+			case <-st.Context().Done():
+				return st.Context().Err()
+			}
+		}
 		for range n {
 			if err := st.SendMsg(&m); err != nil {
 				return err
@@ -80,6 +98,7 @@ type measurement struct {
 	duration time.Duration
 	rounds   int
 	proxy    string
+	pin      bool // attackers get a core of their own
 }
 
 // parties are the processes of a measurement.
@@ -89,7 +108,7 @@ type parties struct {
 	trash                         string // the sink's address
 }
 
-func (m *measurement) start() (p *parties, err error) {
+func (m *measurement) start(c backendConfig) (p *parties, err error) {
 	p = &parties{}
 	defer func() {
 		if err != nil {
@@ -97,25 +116,44 @@ func (m *measurement) start() (p *parties, err error) {
 		}
 	}()
 	var b, s hello
-	if p.backend, err = child.Start(m.ctx, roleBackend, nil, 2, &b); err != nil {
+	if p.attacker, err = m.startHostile(roleAttacker, 1); err != nil {
 		return nil, err
 	}
-	if p.load, err = child.Start(m.ctx, roleLoad, nil, 1, nil); err != nil {
-		return nil, err
+	return p, m.on(false, func() (err error) {
+		if p.backend, err = child.Start(m.ctx, roleBackend, c, 2, &b); err != nil {
+			return err
+		}
+		if p.load, err = child.Start(m.ctx, roleLoad, nil, 1, nil); err != nil {
+			return err
+		}
+		if p.sink, err = child.Start(m.ctx, roleSink, nil, 2, &s); err != nil {
+			return err
+		}
+		p.trash = s.Addr
+		kind, err := proxies.ByName(m.proxy)
+		if err != nil {
+			return err
+		}
+		p.proxy, err = kind.Start(m.ctx, proxies.Config{Backend: b.Addr, Threads: 2})
+		return err
+	})
+}
+
+// startHostile starts a process on the core of the attackers.
+func (m *measurement) startHostile(role string, threads int) (c *child.Child, err error) {
+	err = m.on(true, func() error {
+		c, err = child.Start(m.ctx, role, nil, threads, nil)
+		return err
+	})
+	return c, err
+}
+
+// on has start start processes, which run on the core of the attackers, or on the others.
+func (m *measurement) on(hostile bool, start func() error) error {
+	if !m.pin {
+		return start()
 	}
-	if p.attacker, err = child.Start(m.ctx, roleAttacker, nil, 1, nil); err != nil {
-		return nil, err
-	}
-	if p.sink, err = child.Start(m.ctx, roleSink, nil, 1, &s); err != nil {
-		return nil, err
-	}
-	p.trash = s.Addr
-	kind, err := proxies.ByName(m.proxy)
-	if err != nil {
-		return nil, err
-	}
-	p.proxy, err = kind.Start(m.ctx, proxies.Config{Backend: b.Addr, Threads: 2})
-	return p, err
+	return pinned(hostile, start)
 }
 
 func (p *parties) stop() {
@@ -134,7 +172,7 @@ var bystander = load.Plan{Connections: 2, Streams: 1, Call: load.Call{Size: 64, 
 
 // attacks prints a line for each attack.
 func (m *measurement) attacks(match *regexp.Regexp) error {
-	fmt.Fprintf(m.out, "| attack | p99 quiet | attacked | ratio | octets to a sink | units/s | connections | relay's CPU | RSS grew by |\n|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(m.out, "| attack | p99 quiet | same CPU elsewhere | attacked | ratio to quiet | to elsewhere | units/s | connections | relay's CPU | RSS grew by |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, a := range attacks() {
 		if !match.MatchString(a.name) {
 			continue
@@ -149,9 +187,10 @@ func (m *measurement) attacks(match *regexp.Regexp) error {
 		}
 		slices.SortFunc(lines, func(x, y line) int { return int(x.attacked - y.attacked) })
 		l := lines[len(lines)/2]
-		fmt.Fprintf(m.out, "| %s | %v | %v | %.1f | %v | %.0f | %d | %.0f %% | %.1f MiB |\n", a.name, l.quiet.Round(time.Microsecond), l.attacked.Round(time.Microsecond),
-			float64(l.attacked)/float64(l.quiet), l.control.Round(time.Microsecond), float64(l.did.Units)/m.duration.Seconds(), l.did.Connections,
-			100*l.cpu.Seconds()/m.duration.Seconds(), float64(l.grown)/(1<<20))
+		ratio := func(to time.Duration) float64 { return float64(l.attacked) / float64(max(to, 1)) }
+		fmt.Fprintf(m.out, "| %s | %v | %v | %v | %.1f | %.1f | %.0f | %d | %.0f %% | %.1f MiB |\n", a.name, l.quiet.Round(time.Microsecond),
+			l.control.Round(time.Microsecond), l.attacked.Round(time.Microsecond), ratio(l.quiet), ratio(l.control),
+			float64(l.did.Units)/m.duration.Seconds(), l.did.Connections, 100*l.cpu.Seconds()/m.duration.Seconds(), float64(l.grown)/(1<<20))
 	}
 	return nil
 }
@@ -165,7 +204,7 @@ type line struct {
 }
 
 func (m *measurement) attack(a attack) (l line, err error) {
-	p, err := m.start()
+	p, err := m.start(backendConfig{})
 	if err != nil {
 		return l, err
 	}
@@ -175,42 +214,56 @@ func (m *measurement) attack(a attack) (l line, err error) {
 	if err := p.load.Ask(load.Request{Open: &plan}, nil); err != nil {
 		return l, err
 	}
-	if _, err := p.p99(m.duration / 4); err != nil { // to warm up
+	if _, _, err := p.calls(m.duration / 4); err != nil { // to warm up
 		return l, err
 	}
-	if l.quiet, err = p.p99(m.duration); err != nil {
-		return l, err
-	}
-	if l.control, _, err = p.while(order{a.name, p.trash}, m.duration); err != nil {
-		return l, err
-	}
-	before, err := usage.Of(p.proxy.PID)
+	quiet, idle, err := p.calls(m.duration)
 	if err != nil {
 		return l, err
 	}
-	if l.attacked, l.did, err = p.while(order{a.name, p.proxy.Addr}, m.duration); err != nil {
+	attacked, busy, did, err := p.while(order{a.name, p.proxy.Addr}, m.duration)
+	if err != nil {
 		return l, err
 	}
-	after, err := usage.Of(p.proxy.PID)
-	l.cpu, l.grown = after.CPU-before.CPU, after.RSS-before.RSS
+	// What the relay spent on the attack: without what the bystanders' calls cost it.
+	spent := busy.CPU - idle.CPU*time.Duration(attacked.Calls)/time.Duration(max(quiet.Calls, 1))
+	if err := p.sink.Ask(price{float64(max(spent, 0)) / float64(max(did.Octets, 1))}, nil); err != nil {
+		return l, err
+	}
+	control, _, _, err := p.while(order{a.name, p.trash}, m.duration)
+	l = line{quiet.P99, attacked.P99, control.P99, did, busy.CPU, busy.RSS}
 	return l, err
 }
 
-// p99 has the bystander call for a time.
-func (p *parties) p99(d time.Duration) (time.Duration, error) {
-	var r load.Result
-	err := p.load.Ask(load.Request{Run: d}, &r)
-	return r.P99, err
+// calls has the bystander call for a time, and says what the proxy spent meanwhile.
+func (p *parties) calls(d time.Duration) (r load.Result, u usage.Process, err error) {
+	before, err := p.usage()
+	if err != nil {
+		return r, u, err
+	}
+	if err := p.load.Ask(load.Request{Run: d}, &r); err != nil {
+		return r, u, err
+	}
+	after, err := p.usage()
+	return r, usage.Process{CPU: after.CPU - before.CPU, RSS: after.RSS - before.RSS}, err
+}
+
+// usage is that of the proxy; none where there is none.
+func (p *parties) usage() (usage.Process, error) {
+	if p.proxy.PID == 0 {
+		return usage.Process{}, nil
+	}
+	return usage.Of(p.proxy.PID)
 }
 
 // while measures while an attack goes on.
-func (p *parties) while(o order, d time.Duration) (p99 time.Duration, did deed, err error) {
+func (p *parties) while(o order, d time.Duration) (r load.Result, u usage.Process, did deed, err error) {
 	if err := p.attacker.Ask(o, nil); err != nil {
-		return 0, did, err
+		return r, u, did, err
 	}
-	p99, err = p.p99(d)
+	r, u, err = p.calls(d)
 	if serr := p.attacker.Ask(order{}, &did); err == nil {
 		err = serr
 	}
-	return p99, did, err
+	return r, u, did, err
 }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -20,7 +21,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/bench/peers/child"
-	"github.com/manifold-grpc/manifold/bench/peers/usage"
 )
 
 const (
@@ -37,6 +37,8 @@ type crowdPlan struct {
 	Addr        string
 	Connections int
 	Duration    time.Duration
+	Hold        time.Duration // the backend answers after it
+	Pause       time.Duration // after a refused call
 }
 
 // crowdResult counts its calls by how they ended.
@@ -72,7 +74,7 @@ func (p crowdPlan) run() (r crowdResult, err error) {
 		defer cc.Close() //nolint:errcheck // over either way
 		for range perConnection {
 			running.Go(func() { // ends with ctx
-				mine := callUntil(ctx, cc)
+				mine := p.callUntil(ctx, cc)
 				mu.Lock()
 				defer mu.Unlock()
 				for code, n := range mine {
@@ -87,12 +89,16 @@ func (p crowdPlan) run() (r crowdResult, err error) {
 }
 
 // callUntil calls until ctx ends, and counts what came of the calls that ended before.
-func callUntil(ctx context.Context, cc *grpc.ClientConn) map[codes.Code]int {
+func (p crowdPlan) callUntil(ctx context.Context, cc *grpc.ClientConn) map[codes.Code]int {
 	ended := map[codes.Code]int{}
-	req := make([]byte, crowdSize)
+	req, method := make([]byte, crowdSize), "/bench.Peers/Echo"
+	if p.Hold > 0 {
+		binary.BigEndian.PutUint32(req[12:], uint32(p.Hold/time.Millisecond))
+		method = "/bench.Peers/Hold"
+	}
 	for ctx.Err() == nil {
 		var res []byte
-		err := cc.Invoke(ctx, "/bench.Peers/Echo", &req, &res)
+		err := cc.Invoke(ctx, method, &req, &res)
 		code := status.Code(err)
 		if err == nil && len(res) != len(req) {
 			code = codes.DataLoss
@@ -102,30 +108,44 @@ func callUntil(ctx context.Context, cc *grpc.ClientConn) map[codes.Code]int {
 		}
 		ended[code]++
 		if err != nil {
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(p.Pause)
 		}
 	}
 	return ended
 }
 
-// overload prints what becomes of ever more calls at once. The clients' and the backend's own share of it, which
-// is most on a machine that all parties run on, shows with -proxy direct.
+// overload prints what becomes of ever more calls at once, as fast as they go. The clients' and the backend's own share
+// of it, which is most on a machine that all parties run on, shows with -proxy direct.
 func (m *measurement) overload() error {
+	return m.crowds("calls of 8 KiB at once", backendConfig{}, []int{1, 2, 10, 50}, crowdPlan{Duration: m.duration, Pause: 100 * time.Millisecond})
+}
+
+// capacity prints what becomes of five times as many calls at once as the backend takes: 100 on each of the relay's 16
+// connections to it, each for a tenth of the time. What limits their rate is then not the CPU that the
+// clients take from relay and backend. Who is refused comes again as soon as who is served.
+func (m *measurement) capacity() error {
+	hold := m.duration / 10
+	title := fmt.Sprintf("a backend with 1600 places for %v each, calls at once", hold)
+	return m.crowds(title, backendConfig{Streams: perConnection}, []int{8, 16, 32, 80}, crowdPlan{Duration: m.duration, Hold: hold, Pause: hold})
+}
+
+// crowds prints a line for each number of connections.
+func (m *measurement) crowds(title string, c backendConfig, connections []int, plan crowdPlan) error {
 	if err := os.Setenv("GOMEMLIMIT", memoryLimit); err != nil {
 		return err
 	}
 	defer os.Unsetenv("GOMEMLIMIT") //nolint:errcheck // set before
-	fmt.Fprintf(m.out, "\n| GOMEMLIMIT=%s, calls of 8 KiB at once | calls/s | other ends | RSS of the relay |\n|---|---|---|---|\n", memoryLimit)
-	for _, connections := range []int{1, 2, 10, 50} {
-		if err := m.crowd(connections); err != nil {
+	fmt.Fprintf(m.out, "\n| GOMEMLIMIT=%s, %s | calls/s | other ends | RSS of the relay |\n|---|---|---|---|\n", memoryLimit, title)
+	for _, plan.Connections = range connections {
+		if err := m.crowd(c, plan); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (m *measurement) crowd(connections int) error {
-	p, err := m.start()
+func (m *measurement) crowd(c backendConfig, plan crowdPlan) error {
+	p, err := m.start(c)
 	if err != nil {
 		return err
 	}
@@ -136,7 +156,7 @@ func (m *measurement) crowd(connections int) error {
 	if err := os.Unsetenv("GOMEMLIMIT"); err != nil {
 		return err
 	}
-	crowd, err := child.Start(m.ctx, roleCrowd, nil, 2, nil)
+	crowd, err := m.startHostile(roleCrowd, 2)
 	if rerr := os.Setenv("GOMEMLIMIT", limit); err == nil {
 		err = rerr
 	}
@@ -144,7 +164,8 @@ func (m *measurement) crowd(connections int) error {
 		return err
 	}
 	defer crowd.Stop()
-	if err := crowd.Ask(crowdPlan{p.proxy.Addr, connections, m.duration}, &r); err != nil {
+	plan.Addr = p.proxy.Addr
+	if err := crowd.Ask(plan, &r); err != nil {
 		return err
 	}
 	ok := r.Codes[codes.OK.String()]
@@ -153,11 +174,8 @@ func (m *measurement) crowd(connections int) error {
 	for _, code := range slices.Sorted(maps.Keys(r.Codes)) {
 		others = append(others, fmt.Sprintf("%d %s", r.Codes[code], code))
 	}
-	var u usage.Process
-	if p.proxy.PID != 0 {
-		u, err = usage.Of(p.proxy.PID)
-	}
-	fmt.Fprintf(m.out, "| %d × %d | %.0f | %s | %.0f MiB |\n", connections, perConnection, float64(ok)/r.Wall.Seconds(),
+	u, err := p.usage()
+	fmt.Fprintf(m.out, "| %d × %d | %.0f | %s | %.0f MiB |\n", plan.Connections, perConnection, float64(ok)/r.Wall.Seconds(),
 		strings.Join(others, ", "), float64(u.RSS)/(1<<20))
 	return err
 }
