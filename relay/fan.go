@@ -27,7 +27,8 @@ type FanOut struct {
 	Streaming bool
 
 	// Envelope wraps what targets send into messages of FanoutMessage, whatever the method's kind; a
-	// unary method is then called as one that streams. Annotators are not used.
+	// unary method is then called as one that streams. Annotators are not used. Each target's outcome is told, whether the call
+	// succeeds or fails, those that were cancelled included.
 	Envelope bool
 
 	// Merger has the program's own function make the answer. Annotators are not used, targets' header fields go to the
@@ -66,8 +67,9 @@ type FanOut struct {
 	Hedge      int
 	HedgeDelay time.Duration
 
-	// LetFinish is how long the targets that a decided call needs no more may go on after the caller has its answer, which is
-	// dropped. 0: they are cancelled, as they are if the call fails, or if its request is not complete by then.
+	// LetFinish is how long the targets that a decided call needs no more may go on after the caller has its answer; theirs is
+	// dropped. 0: they are cancelled, as they are if the call fails, if its request is not complete by then, or if they still wait for a
+	// connection or a stream.
 	LetFinish time.Duration
 
 	// Limits bound what one call may hold.

@@ -189,6 +189,9 @@ func (f *fanCall) conclude(b *h2.Batch) {
 		f.letGoOn(b)
 	}
 	f.cancelAll(b)
+	if !f.tellCancelled(b) {
+		return
+	}
 	c := f.c
 	st := f.verdict.Status()
 	if st.Code() != codes.OK {

@@ -131,6 +131,21 @@ func (f *fanCall) sendOutcome(b *h2.Batch, t *fanTarget) {
 	f.sendEvent(b, t.envelope().Outcome(t.outcome(), true))
 }
 
+// tellCancelled tells a client that gets envelopes of the targets that were not needed. If it returns false the call is over.
+func (f *fanCall) tellCancelled(b *h2.Batch) bool {
+	if !f.cfg.wraps() {
+		return true
+	}
+	for i := range f.targets {
+		if t := &f.targets[i]; t.phase == phaseCanceled {
+			if f.sendOutcome(b, t); !f.running() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (t *fanTarget) envelope() *fanout.Envelope {
 	if t.wrap == nil {
 		e := fanout.NewEnvelope(t.target().Name, t.index)
