@@ -28,11 +28,15 @@ type FanOut struct {
 	FailureCode FailureCode `yaml:"failure_code" doc:"The code of a call that failed, of those of its failed targets." default:"most_frequent"`
 	Carrier     Carrier     `yaml:"carrier" doc:"How answers come back: concat joins those of unary methods and interleaves messages of streams; envelope wraps each in a manifold.fanout.v1.FanoutMessage, as a stream." default:"concat"`
 	Summary     bool        `yaml:"summary" doc:"Whether to tell the outcome of each target in the trailers manifold-fanout-bin and manifold-fanout." default:"false"`
-	Layout      Layout      `yaml:"layout" doc:"Where in an answer its source, or an error in its place, is written: testservice, talos, or field numbers." default:"nowhere; under best-effort an error of one target fails the call"`
-	Order       Order       `yaml:"order" doc:"The order in which answers of unary methods are joined." default:"target"`
-	OrderBy     []string    `yaml:"order_by" doc:"Makes one order of the messages of streams: paths of field numbers, such as 2.1, to the fields by which each target sorts its own. A message waits until all targets that have not ended have sent a later one." default:"messages go out as they come"`
-	OrderWindow Count       `yaml:"order_window" doc:"How many messages order_by holds; then the first goes out although a silent target may still send an earlier one." default:"1024"`
-	OrderBytes  Size        `yaml:"order_bytes" doc:"The same for their size." default:"4MiB"`
+
+	SummaryBytes    Size `yaml:"summary_bytes" doc:"Size of the report in manifold-fanout-bin, before its encoding as base64. Of a larger one, headers and trailers of targets go first, then details and texts of statuses." default:"4KiB"`
+	SummaryMetadata bool `yaml:"summary_metadata" doc:"Whether the report has the headers and trailers of each target." default:"false"`
+
+	Layout      Layout   `yaml:"layout" doc:"Where in an answer its source, or an error in its place, is written: testservice, talos, or field numbers." default:"nowhere; under best-effort an error of one target fails the call"`
+	Order       Order    `yaml:"order" doc:"The order in which answers of unary methods are joined." default:"target"`
+	OrderBy     []string `yaml:"order_by" doc:"Makes one order of the messages of streams: paths of field numbers, such as 2.1, to the fields by which each target sorts its own. A message waits until all targets that have not ended have sent a later one." default:"messages go out as they come"`
+	OrderWindow Count    `yaml:"order_window" doc:"How many messages order_by holds; then the first goes out although a silent target may still send an earlier one." default:"1024"`
+	OrderBytes  Size     `yaml:"order_bytes" doc:"The same for their size." default:"4MiB"`
 
 	Unary       []string `yaml:"unary" doc:"The unary methods, as names or as /service/method; all others stream."`
 	Streaming   []string `yaml:"streaming" doc:"The methods that stream their responses, in place of unary; all others are unary."`
@@ -132,6 +136,12 @@ func (c *checker) fanOut(f *FanOut, path string) {
 	}
 	if f.Carrier == Envelope && f.Layout != (Layout{}) {
 		c.fail(path+".layout", "layout with the carrier envelope, expected none: an envelope names the source itself")
+	}
+	if f.SummaryBytes > 0 && !f.Summary {
+		c.fail(path+".summary_bytes", "summary_bytes without summary, expected both")
+	}
+	if f.SummaryMetadata && !f.Summary {
+		c.fail(path+".summary_metadata", "summary_metadata without summary, expected both")
 	}
 	c.selection(f, path)
 	c.order(f, path)

@@ -63,6 +63,7 @@ func fanOutOf(c *config.FanOut) *relay.FanOut {
 		Policy:         c.Policy.Rule(),
 		Envelope:       c.Carrier == config.Envelope,
 		Summary:        c.Summary,
+		Report:         fanout.ReportLimits{MaxBytes: int(c.SummaryBytes), Metadata: c.SummaryMetadata},
 		ByArrival:      c.Order == config.ByArrival,
 		ConnectTimeout: time.Duration(c.ConnectTimeout),
 		IdleTimeout:    time.Duration(c.IdleTimeout),
