@@ -54,7 +54,7 @@ func scenarios() []Scenario {
 		},
 		paced(10, small), paced(1000, small), paced(10_000, small),
 		Scenario{
-			Name: "slow-reader", Title: fmt.Sprintf("unary, 64 B, %d/s, beside a client that reads 1 KiB/s of 16 streams", pacedRate), Unit: "call", Units: 1,
+			Name: "slow-reader", Title: fmt.Sprintf("unary, 64 B, %d/s beside a client that reads 1 KiB/s", pacedRate), Unit: "call", Units: 1,
 			Load:   load.Plan{Connections: 8, Streams: 1, Rate: pacedRate, Call: small},
 			Beside: load.Plan{Connections: 1, Streams: 16, Read: 1 << 10, Call: load.Call{Size: 1 << 10, Trips: 1, Pull: 64 << 10}},
 			Cost:   report.CostOthers, Bars: report.Bars{Most: 2},
