@@ -9,9 +9,10 @@
 //	go run ./cmd/library        # what a call costs the process that proxies
 //	go test -bench . -run '^$'  # what it costs the whole path, in one process
 //
-// Three proxies are compared, each as the documentation of its library shows it:
-// the ancestor's; "moved", the same program after a change of the import path; and
-// "manifold", a program written for package proxy, with Upstream and ServerOptions. Of
+// Four proxies are compared, each as the documentation of its library shows it:
+// the ancestor's; "moved", the same program after a change of the import path;
+// "manifold", a program written for package proxy, with Upstream and ServerOptions; and "channel", which is
+// that over package relay/channel in place of connections of grpc-go. The targets are the channel's. Of
 // the options of grpc-go ServerOptions sets one that saves CPU, NumStreamWorkers, which the
 // other two could set as well.
 //
