@@ -74,6 +74,7 @@ type Conn struct {
 	broken   bool       // the socket takes nothing any more
 	blocked  time.Time  // since when it takes no octet while some wait; zero: it does
 	dirty    bool
+	late     lateAnswer
 	feeder   uint64 // the number of the connection whose input was passed on to this one last
 	feeders  int    // above 0: several connections take turns at that
 	control  int    // frames in out that answer the peer

@@ -112,7 +112,9 @@ func (c *Conn) onPing(h frame.Header, p []byte) *frame.Error {
 	idle := c.active == 0
 	c.put(frame.AppendPing(c.buffer(), true, v))
 	c.control++
-	c.batch.touch(c)
+	if !c.mayWait() {
+		c.batch.touch(c)
+	}
 	c.mu.Unlock()
 	if ferr := c.strike(idle); ferr != nil {
 		return ferr

@@ -38,6 +38,7 @@ func (c *Conn) Serve() error {
 	c.linger(err)
 	c.mu.Lock()
 	c.broken = true
+	c.late.stop()
 	c.mu.Unlock()
 	c.t.nc.Close() //nolint:errcheck // over either way
 	c.writers.Wait()

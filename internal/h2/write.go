@@ -53,6 +53,7 @@ func (c *Conn) room(s *Stream) int {
 func (c *Conn) appendData(s *Stream, p []byte, end bool) {
 	s.send.Take(uint32(len(p)))
 	c.send.Take(uint32(len(p)))
+	c.late.sent += len(p)
 	if len(p) >= sliverWorth || end || c.room(s) > 0 {
 		c.dataSent += 1 + len(p)/windowUpdateWorth
 	}
