@@ -113,7 +113,7 @@ func TestPoliciesOrder(t *testing.T) {
 				got := eightCall(t, o, tt.code, tt.stream, tt.streamed)
 
 				var want []string
-				for _, o := range strings.Fields(tt.stream) {
+				for o := range strings.FieldsSeq(tt.stream) {
 					switch o {
 					case good:
 						want = append(want, "good=1")

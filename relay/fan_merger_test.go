@@ -24,9 +24,9 @@ func journal(_ *relay.Call, targets []string) relay.Merger {
 	return func(e relay.MergeEvent, send func([]byte)) error {
 		switch {
 		case e.Last:
-			send([]byte(fmt.Sprintf("last of %d", len(targets))))
+			send(fmt.Appendf(nil, "last of %d", len(targets)))
 		case e.Header != nil:
-			send([]byte(fmt.Sprintf("%s header %v", e.Target, e.Header["x-own"])))
+			send(fmt.Appendf(nil, "%s header %v", e.Target, e.Header["x-own"]))
 		case e.Message != nil:
 			if string(e.Message) == "spoil" {
 				send([]byte("not sent"))
@@ -36,7 +36,7 @@ func journal(_ *relay.Call, targets []string) relay.Merger {
 		case e.Outcome.Status.Code() == codes.ResourceExhausted:
 			return status.Error(codes.FailedPrecondition, "no such outcome, please")
 		default:
-			send([]byte(fmt.Sprintf("%s %s %v", e.Target, phaseName(e.Outcome.Phase), e.Outcome.Status.Code())))
+			send(fmt.Appendf(nil, "%s %s %v", e.Target, phaseName(e.Outcome.Phase), e.Outcome.Status.Code()))
 		}
 		return nil
 	}

@@ -34,12 +34,12 @@ const patience = 30 * time.Second
 // file returns a descriptor with a service whose methods are of all four kinds.
 func file(pkg, service string) *descriptorpb.FileDescriptorProto {
 	method := func(name string, client, server bool) *descriptorpb.MethodDescriptorProto {
-		return &descriptorpb.MethodDescriptorProto{Name: proto.String(name), ClientStreaming: proto.Bool(client), ServerStreaming: proto.Bool(server)}
+		return &descriptorpb.MethodDescriptorProto{Name: new(name), ClientStreaming: new(client), ServerStreaming: new(server)}
 	}
 
 	return &descriptorpb.FileDescriptorProto{
-		Name: proto.String(pkg + service), Package: proto.String(pkg),
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String(service), Method: []*descriptorpb.MethodDescriptorProto{
+		Name: new(pkg + service), Package: new(pkg),
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: new(service), Method: []*descriptorpb.MethodDescriptorProto{
 			method("One", false, false), method("Many", false, true), method("Upload", true, false), method("Talk", true, true),
 		}}},
 	}
@@ -62,7 +62,7 @@ func kinds(prefix string) methodkind.Set {
 func TestRead(t *testing.T) {
 	both := kinds("/a.b.S/")
 	maps.Copy(both, kinds("/Bare/"))
-	empty := &descriptorpb.FileDescriptorProto{Name: proto.String("empty"), Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("S")}}}
+	empty := &descriptorpb.FileDescriptorProto{Name: new("empty"), Service: []*descriptorpb.ServiceDescriptorProto{{Name: new("S")}}}
 	tests := []struct {
 		name string
 		in   []byte
@@ -191,7 +191,7 @@ func TestAsk(t *testing.T) {
 	}{
 		{name: "v1", version: v1, answer: files(t, file("a", "S")), want: kinds("/a.S/")},
 		{name: "v1alpha alone", version: v1alpha, answer: files(t, file("a", "S")), want: kinds("/a.S/")},
-		{name: "with what it depends on", version: v1, answer: files(t, file("", "S"), &descriptorpb.FileDescriptorProto{Name: proto.String("x")}), want: kinds("/S/")},
+		{name: "with what it depends on", version: v1, answer: files(t, file("", "S"), &descriptorpb.FileDescriptorProto{Name: new("x")}), want: kinds("/S/")},
 		{name: "unknown service", version: v1, answer: refused(codes.NotFound), want: methodkind.Set{}},
 		{name: "refused", version: v1, answer: refused(codes.PermissionDenied), code: codes.PermissionDenied},
 		{name: "no descriptor", version: v1, answer: described([]byte("\xff")), code: codes.Internal},
