@@ -41,7 +41,6 @@ func timed(t *testing.T, end codes.Code, messages ...string) node {
 // Messages of several targets, each in the order of its keys, become one order, whenever they come; a failure comes behind what its target sent, and
 // a window or a cap of octets that is too small lets the least go.
 func TestFanOrder(t *testing.T) {
-	const ms = time.Millisecond
 	quick, late := []string{"0s:1", "0s:4", "0s:6"}, []string{"50ms:2", "50ms:3", "50ms:5"}
 	tests := []struct {
 		name  string
