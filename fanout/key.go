@@ -16,9 +16,9 @@ import (
 // path names one field by numbers, from the outside in: "2.1" is field 1 of the message in field 2. The key
 // sorts by the first path, and where that is equal by the next.
 //
-// Numbers sort as such if they are integers of a kind other than sint32 and sint64, fixed-width unsigned ones, or floats that are not negative; strings
-// and bytes sort by their octets. A field that is not there, or not readable, comes first, and of one that is there more than once the last counts,
-// as protobuf has it. The function is safe for concurrent use. The error says which path cannot be read.
+// Numbers sort as such if they are int32, int64, uint32, uint64 below 2^63, enums, fixed32 or fixed64, or floats that are not negative; strings
+// and bytes sort by their first 256 octets. A field that is not there, or not readable, comes first (so does a number that is 0 and left out, also before
+// negative ones), and of one that is there more than once the last counts. The function is safe for concurrent use. The error says which path cannot be read.
 func FieldKey(paths ...string) (func(message []byte) string, error) {
 	if len(paths) == 0 {
 		return nil, fmt.Errorf("fanout: a key of no field, expected paths of field numbers such as 2.1")
@@ -49,6 +49,9 @@ const (
 	keyBytes
 )
 
+// maxKeyBytes is how much of a field counts.
+const maxKeyBytes = 256
+
 // appendField appends the field at the path: such that parts compare as the values do, and none is the beginning of another.
 func appendField(key, message []byte, path []protowire.Number) []byte {
 	kind, number, octets := lastField(message, path[0])
@@ -63,7 +66,7 @@ func appendField(key, message []byte, path []protowire.Number) []byte {
 		return binary.BigEndian.AppendUint64(append(key, keyNumber), number)
 	case keyBytes:
 		key = append(key, keyBytes)
-		for _, c := range octets {
+		for _, c := range octets[:min(len(octets), maxKeyBytes)] {
 			if key = append(key, c); c == 0 {
 				key = append(key, 0xff)
 			}

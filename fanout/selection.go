@@ -4,6 +4,8 @@
 package fanout
 
 import (
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -26,7 +28,8 @@ type Selection struct {
 	// Patterns lists what else the caller may name, such as addresses that only the
 	// caller knows. A "*" in a pattern stands for one or more letters, digits, "-" or
 	// "_", and so never for a dot or a colon: "10.5.0.*:50000" takes no
-	// "10.5.0.1.example.org:50000". None: only known names.
+	// "10.5.0.1.example.org:50000". Where the host of a pattern is an IP address but for its
+	// stars, that of a name must be one. None: only known names.
 	Patterns []string
 	// Required says that a call which chooses nothing is refused; without it, it gets
 	// all of Known.
@@ -80,7 +83,26 @@ func (s *Selection) Select(md metadata.MD) ([]string, error) {
 }
 
 func (s *Selection) allowed(name string) bool {
-	return slices.Contains(s.Known, name) || slices.ContainsFunc(s.Patterns, func(p string) bool { return matches(p, name) })
+	return slices.Contains(s.Known, name) || slices.ContainsFunc(s.Patterns, func(p string) bool { return matches(p, name) && sameKind(p, name) })
+}
+
+// sameKind tells whether the name is an IP address, where the pattern is one: "10.5.0.*" is not to let a caller
+// have "10.5.0.x" looked up, whose address is up to whoever owns the zone.
+func sameKind(pattern, name string) bool {
+	return !isIP(hostOf(strings.ReplaceAll(pattern, "*", "1"))) || isIP(hostOf(name))
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// hostOf returns the host of an address with or without a port.
+func hostOf(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return strings.Trim(address, "[]")
 }
 
 // matches tells whether the pattern takes the whole name. It takes time in proportion to the product

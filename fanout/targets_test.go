@@ -36,6 +36,7 @@ func TestDistinctAndLabel(t *testing.T) {
 
 func TestSelect(t *testing.T) {
 	t.Parallel()
+	v6 := Selection{Key: "nodes", Patterns: []string{"[fd00::*]:50000", "fd00::*"}}
 	base := Selection{Key: "nodes", Known: []string{"a", "b", "c"}, Patterns: []string{"10.5.0.*:50000", "w-*"}, MaxTargets: 4}
 	required, repeated := base, base
 	required.Required, repeated.Repeated = true, true
@@ -58,6 +59,10 @@ func TestSelect(t *testing.T) {
 		{"a star takes no dot", base, []string{"10.5.0.7.example.org:50000"}, "", codes.PermissionDenied},
 		{"nor nothing", base, []string{"w-"}, "", codes.PermissionDenied},
 		{"not allowed", base, []string{"a", "evil\n"}, "", codes.PermissionDenied},
+		{"letters in an address", base, []string{"10.5.0.x:50000"}, "", codes.PermissionDenied},
+		{"digits that are no address", base, []string{"10.5.0.999:50000"}, "", codes.PermissionDenied},
+		{"IPv6", v6, []string{"[fd00::a7]:50000", "fd00::1"}, "[fd00::a7]:50000 fd00::1", codes.OK},
+		{"letters in IPv6", v6, []string{"[fd00::xyz]:50000"}, "", codes.PermissionDenied},
 		{"patterns are the operator's", base, []string{"w-*"}, "", codes.PermissionDenied},
 		{"as many as may be", base, []string{"w-1,w-2,w-3,w-4"}, "w-1 w-2 w-3 w-4", codes.OK},
 		{"too many", base, []string{"w-1,w-2,w-3,w-4,w-5"}, "", codes.ResourceExhausted},

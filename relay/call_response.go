@@ -204,7 +204,7 @@ func (c *Call) finish(b *h2.Batch, code codes.Code, reason string) {
 		c.leave(opened, code, reason)
 	}
 	if c.fan != nil {
-		c.fan.close()
+		c.fan.close(b, code)
 	}
 	if h != nil {
 		h(c, stats)

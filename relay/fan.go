@@ -48,7 +48,8 @@ type FanOut struct {
 	// it; it is called as an Annotator is. With Envelope it is not used. See [fanout.FieldKey] and [fanout.NumberKey].
 	//
 	// OrderWindow and OrderBytes bound what waits: 1024 messages and 4 MiB by default. When it is more, the first
-	// of them goes out although a silent target may still send an earlier one.
+	// of them goes out although a silent target may still send an earlier one. Targets that have not had their turn, with Hedge, count
+	// as silent. OrderBytes is at most half of Limits.MergedBytes.
 	OrderKey                func(message []byte) string
 	OrderWindow, OrderBytes int
 
@@ -68,7 +69,7 @@ type FanOut struct {
 	HedgeDelay time.Duration
 
 	// LetFinish is how long the targets that a decided call needs no more may go on after the caller has its answer; theirs is
-	// dropped. 0: they are cancelled, as they are if the call fails, if its request is not complete by then, or if they still wait for a
+	// dropped; the deadline that the caller gave ends them all the same, and a server lets at most 4096 targets go on at once. 0: they are cancelled, as they are if the call fails, if its request is not complete by then, or if they still wait for a
 	// connection or a stream.
 	LetFinish time.Duration
 

@@ -35,10 +35,10 @@ func (t *fanTarget) receive(b *h2.Batch, p []byte) (passed int) {
 		return passed
 	}
 	t.in.add(p)
-	if !t.checkSize(b) {
+	t.pump(b) // first: what is whole has its place before what is too large
+	if t.stage != targetOpen || !t.checkSize(b) {
 		return passed
 	}
-	t.pump(b)
 	return passed + t.in.grants()
 }
 
@@ -102,6 +102,7 @@ func (t *fanTarget) message(b *h2.Batch, m []byte) bool {
 		var err error
 		if payload, err = t.inflate(m[0], payload); err != nil {
 			st := status.Convert(err)
+			t.forgo()
 			t.fail(b, phaseReceive, st.Code(), ReasonEncoding, st.Message())
 			return false
 		}
@@ -148,9 +149,13 @@ func (t *fanTarget) keep(b *h2.Batch, payload []byte) bool {
 	return true
 }
 
+// forgo drops what waits of t, which has failed by a message before it.
+func (t *fanTarget) forgo() { t.f.unhold(t, t.in.drop()) }
+
 // spoiled has the target fail because of its annotator.
 func (t *fanTarget) spoiled(b *h2.Batch, err error) {
 	st := status.Convert(err)
+	t.forgo()
 	t.leave(b, frame.Cancel, codes.Canceled, ReasonHook)
 	t.phase, t.reason, t.status = phaseHook, ReasonHook, st
 	t.end(b)

@@ -241,10 +241,13 @@ func (t *fanTarget) cancelled() {
 	t.f.verdict.End(t.index, fanout.End{Cancelled: true})
 }
 
-// close is told that the call is over: it gives back what was reserved.
-func (f *fanCall) close() {
+// close is told that the call is over, with code: it gives back what was reserved.
+func (f *fanCall) close(b *h2.Batch, code codes.Code) {
 	f.c.srv.budget.Release(int64(f.held + f.replayed))
 	f.held, f.replayed, f.order = 0, 0, nil
+	if f.loose > 0 {
+		f.closeLoose(b, code)
+	}
 }
 
 // hold reserves memory for n octets of t's answer. If it returns false, t has failed or the call is over.

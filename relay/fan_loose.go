@@ -23,8 +23,12 @@ func (f *fanCall) letGoOn(b *h2.Batch) {
 	}
 	for i := range f.targets {
 		t := &f.targets[i]
-		if t.stage != targetOpen {
+		if t.stage != targetOpen || c.reqCount.bytes-t.sent > maxLooseQueue {
 			continue
+		}
+		if c.srv.loose.Add(1) > maxLoose {
+			c.srv.loose.Add(-1)
+			break
 		}
 		t.messages, t.octets = c.reqCount.messages, c.reqCount.bytes
 		if n := t.in.ungranted; n > 0 {
@@ -37,6 +41,25 @@ func (f *fanCall) letGoOn(b *h2.Batch) {
 	if f.loose > 0 {
 		c.mayReuse = false // the timer may come late
 		f.looseTimer = time.AfterFunc(f.cfg.LetFinish, f.endLoose)
+	}
+}
+
+// The client's limits on streams do not bound loose ones, as its call has ended. So there are at most maxLoose of a server, each with at most
+// maxLooseQueue octets of its request to go; a target beyond that is cancelled as if it were not let.
+const (
+	maxLoose      = 4096
+	maxLooseQueue = 64 << 10
+)
+
+// closeLoose is told of the end of the call. What the call kept of its answers is not kept with the streams; if it failed after
+// all, these end as well.
+func (f *fanCall) closeLoose(b *h2.Batch, code codes.Code) {
+	for i := range f.targets {
+		t := &f.targets[i]
+		t.answer, t.in, t.header, t.trailer, t.wrap = nil, inbox{}, nil, nil, nil
+		if code != codes.OK && t.stage == targetLoose {
+			t.looseEnd(b, frame.Cancel, codes.Canceled, ReasonCanceled)
+		}
 	}
 }
 
@@ -73,6 +96,7 @@ func (t *fanTarget) looseEnd(b *h2.Batch, reset frame.Code, code codes.Code, rea
 	t.up.Reset(b, reset) // if it has not ended
 	t.stage = targetEnded
 	t.ep.inFlight.Add(-1)
+	t.f.c.srv.loose.Add(-1)
 	t.attemptEnded(true, code, reason)
 	if t.f.loose--; t.f.loose == 0 {
 		t.f.looseTimer.Stop()

@@ -4,8 +4,10 @@
 package relay_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,6 +78,61 @@ func TestFanLetFinish(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A backend's CANCEL at the caller's deadline is no failure of a target that the call did not need.
+func TestFanLetFinishDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, cc := fanMemory(t, &relay.FanOut{Policy: fanout.Any(), LetFinish: time.Hour}, rigConfig{}, node{handler: mute}, node{handler: answers("m")})
+		ends := make(chan string, 1)
+		f.targets[0].Backend.AttemptEnded = func(_ *relay.Call, a relay.AttemptStats) { ends <- fmt.Sprintf("%v %s", a.Code, a.Reason) }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if out, err := unary(ctx, cc, "/a.B/Unary", "x"); err != nil || out != "<b:m>" {
+			t.Fatalf("%q, %v", out, err)
+		}
+		if got := <-ends; got != "Canceled CANCELED" && got != "DeadlineExceeded " { // the backend may send its status first
+			t.Errorf("ended with %q", got)
+		}
+	})
+}
+
+// A server lets so many targets go on, and no more; there is room again when they have ended.
+func TestFanLetFinishMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, cc := fanMemory(t, &relay.FanOut{Policy: fanout.Any(), LetFinish: time.Minute}, rigConfig{}, node{handler: mute}, node{handler: answers("m")})
+		canceled := 0
+		var mu sync.Mutex
+		f.targets[0].Backend.AttemptEnded = func(*relay.Call, relay.AttemptStats) {
+			mu.Lock()
+			defer mu.Unlock()
+			canceled++
+		}
+		call := func(n int) {
+			for range n {
+				if out, err := unary(t.Context(), cc, "/a.B/Unary", "x"); err != nil || out != "<b:m>" {
+					t.Fatalf("%q, %v", out, err)
+				}
+			}
+		}
+		want := func(n int) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if canceled != n {
+				t.Errorf("%d have ended, want %d", canceled, n)
+			}
+		}
+		call(relay.MaxLoose)
+		want(0)
+		call(10)
+		want(10)
+		time.Sleep(time.Minute)
+		want(relay.MaxLoose + 10)
+		call(1)
+		want(relay.MaxLoose + 10)
+	})
 }
 
 // A loose target that loses its connection, or is reset, has ended.

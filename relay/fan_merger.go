@@ -4,6 +4,7 @@
 package relay
 
 import (
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // NewMerger makes the [Merger] of one call to the targets of these names. It may be called by many calls at once, with locks
-// of the relay held: it must neither block nor call the relay, save for the getters of the call.
+// of the relay held: it must neither block nor call the relay, save for the getters of the call other than Context.
 type NewMerger func(c *Call, targets []string) Merger
 
 // Merger makes the answer of one call out of events, by sending any number of messages with send, which copies them. A
@@ -47,7 +48,9 @@ func (f *fanCall) initMerger() (err error) {
 		return nil
 	}
 	defer recovered("NewMerger", &err)
-	f.merge = f.cfg.Merger(f.c, f.names)
+	if f.merge = f.cfg.Merger(f.c, f.names); f.merge == nil {
+		return status.Error(codes.Internal, "relay: NewMerger returned no Merger")
+	}
 	return nil
 }
 

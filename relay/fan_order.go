@@ -19,7 +19,9 @@ func (f *fanCall) initOrder() {
 	if f.cfg.OrderKey == nil || !f.cfg.Streaming || f.cfg.Envelope || f.merge != nil {
 		return
 	}
-	f.order = fanout.NewMerge[string, orderedMessage](len(f.targets), f.cfg.OrderWindow, or(f.cfg.OrderBytes, defaultOrderBytes))
+	// Half of what the call may hold, as a full merge is to let the least go, not to end the call.
+	limit := min(or(f.cfg.OrderBytes, defaultOrderBytes), or(f.cfg.Limits.MergedBytes, defaultMergedBytes)/2)
+	f.order = fanout.NewMerge[string, orderedMessage](len(f.targets), f.cfg.OrderWindow, limit)
 }
 
 // sort has a message wait for its place in the order, and sends what may go out now. If it returns false, t has failed or the

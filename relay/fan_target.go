@@ -285,6 +285,9 @@ func (t *fanTarget) lost(a *attempt, b *h2.Batch, e h2.End) {
 	if !t.current(a) {
 		if t.isLoose(a) {
 			code, reason, _ := c.describeEnd(e, t.responded)
+			if reason == ReasonDeadline { // the caller's, which this target was in nobody's way of
+				code, reason = codes.Canceled, ReasonCanceled
+			}
 			t.looseEnd(b, frame.Cancel, code, reason)
 		}
 		return

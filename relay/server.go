@@ -64,6 +64,7 @@ type Server struct {
 	budget     *flow.Budget
 	http1      *http1Server
 	overloaded atomic.Bool
+	loose      atomic.Int64 // targets that go on after their calls
 	inFlight   atomic.Int64
 	stop       chan struct{} // closed by Close: ends the janitor
 	conns      sync.WaitGroup

@@ -22,7 +22,7 @@ type FanOut struct {
 	SelectRequired  bool   `yaml:"select_required" doc:"Whether to refuse calls that choose nothing with INVALID_ARGUMENT." default:"they go to all targets"`
 	SelectRepeating bool   `yaml:"select_repeating" doc:"Whether a name given twice is two targets." default:"it is one"`
 
-	SelectPatterns []string `yaml:"select_patterns" doc:"Addresses that callers may choose besides, although they are no endpoints of backend. A * stands for letters, digits, - and _, never for a dot or a colon: 10.5.0.*:50000. They are connected as the backend's endpoints are, when they are first chosen." default:"none"`
+	SelectPatterns []string `yaml:"select_patterns" doc:"Addresses that callers may choose besides, although they are no endpoints of backend. A * stands for letters, digits, - and _, never for a dot or a colon, and for digits alone in an IP address: 10.5.0.*:50000. They are connected as the backend's endpoints are, when they are first chosen." default:"none"`
 
 	Policy      Policy      `yaml:"policy" doc:"When a call has succeeded: all, any, quorum(k), primary(name) or best-effort. The last is OK when one target is, or when the layout has put all failures into the answer." default:"best-effort"`
 	FailureCode FailureCode `yaml:"failure_code" doc:"The code of a call that failed, of those of its failed targets." default:"most_frequent"`
@@ -49,7 +49,7 @@ type FanOut struct {
 	Hedge          Count   `yaml:"hedge" doc:"How many targets a call starts with; one is added each hedge_delay and when one fails." default:"all"`
 	HedgeDelay     Time    `yaml:"hedge_delay" doc:"See hedge." default:"100ms"`
 
-	LetFinish Time `yaml:"let_finish" doc:"How long the targets that a decided call needs no more may go on after the caller has its answer." default:"they are cancelled"`
+	LetFinish Time `yaml:"let_finish" doc:"How long the targets that a decided call needs no more may go on after the caller has its answer; its deadline still holds." default:"they are cancelled"`
 
 	MaxTargets     Count    `yaml:"max_targets" doc:"Targets of a call." default:"128"`
 	MaxTargetBytes Size     `yaml:"max_target_bytes" doc:"Size of one target's answer to a unary method, and of each message of a stream; more has the target fail with RESOURCE_EXHAUSTED." default:"16MiB"`
@@ -145,6 +145,9 @@ func (c *checker) fanOut(f *FanOut, path string) {
 	}
 	c.selection(f, path)
 	c.order(f, path)
+	if p := f.Policy.Rule(); f.LetFinish > 0 && (p == fanout.All() || p == fanout.BestEffort()) {
+		c.fail(path+".let_finish", "let_finish with policy %v, expected any, quorum(k) or primary(name): the others wait for all targets", p)
+	}
 	if f.HedgeDelay > 0 && f.Hedge == 0 {
 		c.fail(path+".hedge_delay", "hedge_delay without hedge, expected both")
 	}
@@ -211,7 +214,7 @@ func (c *checker) patterns(f *FanOut, path string) {
 		c.fail(path+".select_patterns", "select_patterns with backends, expected backend: addresses are connected as its endpoints are")
 	}
 	for i, p := range f.SelectPatterns {
-		if _, err := address.ParseEndpoint(strings.ReplaceAll(p, "*", "1")); err != nil || strings.Contains(p, ",") {
+		if e, err := address.ParseEndpoint(strings.ReplaceAll(p, "*", "1")); err != nil || e.Network != "tcp" || strings.Contains(p, ",") {
 			c.fail(fmt.Sprintf("%s.select_patterns[%d]", path, i), "pattern %q, expected an address in which * stands for letters and digits, such as 10.5.0.*:50000", p)
 		}
 	}

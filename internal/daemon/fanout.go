@@ -212,13 +212,15 @@ func (f *fanRoute) named(address string) (relay.Target, error) {
 	e, err := f.upstreams[0].Named(address)
 	switch {
 	case errors.Is(err, upstream.ErrTooManyExtras):
-		return relay.Target{}, status.Errorf(codes.ResourceExhausted, "target %q: %v", address, err)
+		return relay.Target{}, status.Errorf(codes.ResourceExhausted, "target %.64q: %v", address, err)
+	case errors.Is(err, upstream.ErrClosed):
+		return relay.Target{}, status.Error(codes.Unavailable, err.Error())
 	case err != nil:
-		return relay.Target{}, status.Errorf(codes.InvalidArgument, "target %q: %v", address, err)
+		return relay.Target{}, status.Errorf(codes.InvalidArgument, "target %.64q: %v", address, err)
 	}
 	t, err := f.target(e)
 	if err != nil {
-		return t, status.Errorf(codes.InvalidArgument, "target %q: %v", address, err)
+		return t, status.Errorf(codes.InvalidArgument, "target %.64q: %v", address, err)
 	}
 
 	return t, nil

@@ -167,7 +167,7 @@ routes:
 
 // Reports of a stream come in the order of a field, here the backend's name, not in that of their arrival.
 func TestFanOutOrderBy(t *testing.T) {
-	fleet := fanDaemon(t, `backend: machines, order_by: ["1"], streaming: [Watch], let_finish: 1s`)
+	fleet := fanDaemon(t, `backend: machines, order_by: ["1"], streaming: [Watch]`)
 	for range 20 {
 		st, err := fleet.Watch(callContext(t), &samplepb.WatchRequest{Count: 3})
 		if err != nil {

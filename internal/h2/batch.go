@@ -78,11 +78,15 @@ func (b *Batch) gather() {
 // FlushSoon is Flush, but what is dirty is written by goroutines of the connections' own, after those that can run now: for
 // who sends one piece after another, which then leave together. No lock may be held.
 func (b *Batch) FlushSoon() {
-	for i, c := range b.dirty {
-		b.dirty[i] = nil
+	soon := b.dirty
+	b.dirty = nil // flushSoon may add to it
+	for i, c := range soon {
+		soon[i] = nil
 		c.flushSoon(b)
 	}
-	b.dirty = b.dirty[:0]
+	if b.dirty == nil {
+		b.dirty = soon[:0]
+	}
 	b.Flush()
 }
 

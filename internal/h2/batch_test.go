@@ -36,3 +36,15 @@ func TestGather(t *testing.T) {
 		t.Error("the second has been gone for long, and the first still waits for it")
 	}
 }
+
+// A connection that another goroutine writes to, and that ends with what it writes, is not left marked as dirty: nobody would write for it again.
+func TestFlushSoonWhileWriting(t *testing.T) {
+	var c Conn
+	c.writing, c.drain.final, c.active = true, true, 1
+	var b Batch
+	b.touch(&c)
+	b.FlushSoon()
+	if c.dirty || len(b.dirty) > 0 {
+		t.Errorf("dirty is %t, and the batch has %d connections", c.dirty, len(b.dirty))
+	}
+}

@@ -47,7 +47,7 @@ func (c *Conn) mayWait() bool {
 func (c *Conn) flushLate() {
 	c.mu.Lock()
 	c.late.armed = false
-	if c.broken {
+	if c.broken || c.writing || len(c.out) == 0 { // nothing is left to do, and linger may wait for writers already
 		c.mu.Unlock()
 		return
 	}

@@ -137,6 +137,9 @@ func (r *reader) fill() (int, error) {
 		return r.t.readRaw(r)
 	}
 	n, err := r.await()
+	if n > 0 {
+		err = nil // what came before the end counts, and the end comes again
+	}
 	r.w += n
 	if r.t.more != nil && n > 0 {
 		n += r.readRest()

@@ -4,6 +4,9 @@
 package h2
 
 import (
+	"errors"
+	"io"
+	"net"
 	"strconv"
 	"testing"
 )
@@ -56,4 +59,32 @@ func TestReaderSizes(t *testing.T) {
 			t.Errorf("%d octets arrived, %d were sent", got, want)
 		}
 	})
+}
+
+// lastWords is a connection whose last octets come together with its end.
+type lastWords struct {
+	net.Conn
+	said bool
+}
+
+func (l *lastWords) Read(p []byte) (int, error) {
+	if l.said {
+		return 0, io.EOF
+	}
+	l.said = true
+	return copy(p, "trailers"), io.EOF
+}
+
+// What comes together with the end of the connection, as TLS reads records before close_notify, is taken first.
+func TestReaderLastWords(t *testing.T) {
+	tr := &transport{nc: &lastWords{}}
+	r := &reader{t: tr}
+	n, err := r.fill()
+	if n != 8 || err != nil || string(r.bytes()) != "trailers" {
+		t.Fatalf("%d octets %q, %v", n, r.bytes(), err)
+	}
+	r.advance(n)
+	if n, err := r.fill(); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("then %d octets, %v", n, err)
+	}
 }

@@ -140,8 +140,8 @@ func (c *Conn) flush(b *Batch) {
 func (c *Conn) flushSoon(b *Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.broken || c.writing {
-		c.dirty = false // nobody writes any more; or who does sees to all of it
+	if c.broken || c.writing || len(c.out) == 0 {
+		c.dirty = false // nobody writes any more; or who does sees to all of it; or there is nothing
 		if c.drain.final {
 			b.touch(c) // and whether that is all is for flush to see
 		}

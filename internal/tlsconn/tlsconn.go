@@ -9,6 +9,7 @@ package tlsconn
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -178,6 +179,12 @@ const (
 	recordCost = 64
 )
 
+// maxAside bounds the records that TLS writes by itself while the socket takes nothing: alerts, and answers to key updates, which a peer that reads nothing
+// can ask for without end.
+const maxAside = 64 << 10
+
+var errAside = errors.New("tlsconn: the peer asks for key updates and reads none")
+
 // Write takes a record from TLS.
 func (g *gather) Write(p []byte) (int, error) {
 	g.mu.Lock()
@@ -188,6 +195,10 @@ func (g *gather) Write(p []byte) (int, error) {
 	if g.holding || g.draining {
 		defer g.mu.Unlock()
 		buf := g.buffer()
+		if g.draining && len(buf.p)+len(p) > maxAside {
+			g.err = errAside
+			return 0, g.err
+		}
 		buf.p = append(buf.p, p...)
 		return len(p), nil
 	}

@@ -14,5 +14,5 @@
 // Calls go to endpoints that are connected; if there are none, to those that are being connected,
 // where calls wait; if there are none either, a call fails with UNAVAILABLE and the reason.
 //
-// Locks: Backend.changing, then that of a relay.Endpoint, then Backend.mu.
+// Locks: Backend.changing, then extras.mu, then that of a relay.Endpoint, then Backend.mu.
 package upstream

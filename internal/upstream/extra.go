@@ -5,10 +5,12 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/address"
+	"github.com/manifold-grpc/manifold/relay"
 )
 
 // extras are endpoints beside those of the backend, which callers name by address. They are connected as the backend's own are, and
@@ -30,26 +32,40 @@ type extra struct {
 const (
 	// MaxExtras is how many endpoints that callers named are kept at once.
 	MaxExtras = 1024
-	// extraIdle is how long one is kept without a call.
+	// extraIdle is how long one is kept without a call, extraTick how often that is looked at. One that cannot be reached goes with
+	// the first look, so that nothing dials for long what nobody asks for.
 	extraIdle = 5 * time.Minute
+	extraTick = 30 * time.Second
+	// maxExtraName is more than any host with its port has.
+	maxExtraName = 262
 	// extraFresh is how long one is spared for the call that it was made for.
 	extraFresh = 5 * time.Second
 )
+
+// ErrClosed is the error of Named when the backend has ended.
+var ErrClosed = errors.New("the backend is closed")
 
 // ErrTooManyExtras is the error of Named when as many endpoints as may be are in use.
 var ErrTooManyExtras = errors.New("too many endpoints that callers named are in use")
 
 // Named returns the endpoint of the name or address, which need not be one of the backend's: one that is not is connected
-// when it is first named, and closed after five minutes without a call. The error is [ErrTooManyExtras], or says what is wrong with the address.
+// when it is first named, and closed when it was not named for five minutes and has no call, or cannot be reached. It must be host:port. Calls count as
+// the backend's for its limits. The error is [ErrTooManyExtras], [ErrClosed], or says what is wrong with the address.
 func (b *Backend) Named(name string) (Single, error) {
 	for _, s := range b.Each() {
 		if s.Name == name {
 			return s, nil
 		}
 	}
+	if len(name) > maxExtraName {
+		return Single{}, fmt.Errorf("%d characters, expected an address", len(name))
+	}
 	at, err := address.ParseEndpoint(name)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Single{}, err
+	case at.Network != "tcp":
+		return Single{}, errors.New("a socket of this machine, expected host:port")
 	}
 	b.extras.mu.Lock()
 	e := b.extras.byAddress[name]
@@ -77,14 +93,14 @@ func (b *Backend) addExtra(name string, at address.Endpoint) (*extra, error) {
 		return e, nil
 	}
 	if b.closed || b.extras.closed {
-		return nil, errors.New("the backend is closed")
+		return nil, ErrClosed
 	}
 	if len(b.extras.byAddress) >= MaxExtras && !b.evictExtra() {
 		return nil, ErrTooManyExtras
 	}
 	at.TLS = at.TLS || b.cfg.TLS != nil
 	e := &extra{member: b.connect(spec{name: name, address: at}, true), used: time.Now()}
-	e.idle = time.AfterFunc(extraIdle, func() { b.expireExtra(name, e) })
+	e.idle = time.AfterFunc(extraTick, func() { b.expireExtra(name, e) })
 	if b.extras.byAddress == nil {
 		b.extras.byAddress = map[string]*extra{}
 	}
@@ -98,7 +114,7 @@ func (b *Backend) evictExtra() bool {
 	var name string
 	var oldest *extra
 	for n, e := range b.extras.byAddress {
-		if e.ep.InFlight() == 0 && time.Since(e.used) >= extraFresh && (oldest == nil || e.used.Before(oldest.used)) {
+		if e.unused(extraFresh) && (oldest == nil || e.used.Before(oldest.used)) {
 			name, oldest = n, e
 		}
 	}
@@ -118,12 +134,15 @@ func (b *Backend) expireExtra(name string, e *extra) {
 	if b.extras.byAddress[name] != e {
 		return
 	}
-	if left := extraIdle - time.Since(e.used); left > 0 || e.ep.InFlight() > 0 {
-		e.idle.Reset(max(left, extraIdle/10))
+	if e.unused(extraIdle) || e.ep.State() == relay.Failing && e.unused(extraFresh) {
+		b.dropExtra(name, e)
 		return
 	}
-	b.dropExtra(name, e)
+	e.idle.Reset(extraTick)
 }
+
+// unused reports whether the endpoint has no call and was not named for so long. The extras' lock is held.
+func (e *extra) unused(d time.Duration) bool { return e.ep.InFlight() == 0 && time.Since(e.used) >= d }
 
 // dropExtra has an extra end with its calls. changing and the extras' lock are held.
 func (b *Backend) dropExtra(name string, e *extra) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +88,8 @@ func TestNamed(t *testing.T) {
 		}
 		dials(1)
 		to("no address", "", codes.InvalidArgument)
+		to("unix:/run/x.sock", "", codes.InvalidArgument)
+		to(strings.Repeat("x", 300)+":1", "", codes.InvalidArgument)
 		to("z:1", "", codes.Unavailable)
 		w.servers["x:1"].fails(codes.Unavailable)
 		for range 10 { // as many as would have one of the set ejected
@@ -97,6 +100,14 @@ func TestNamed(t *testing.T) {
 		if n := len(b.Endpoints()); n != 1 || len(b.Each()) != 1 {
 			t.Errorf("%d endpoints, %d for all", n, len(b.Each()))
 		}
+
+		// One that cannot be reached is soon not dialled any more.
+		time.Sleep(time.Minute)
+		b.extras.mu.Lock()
+		if b.extras.byAddress["z:1"] != nil || b.extras.byAddress["x:1"] == nil {
+			t.Errorf("after a minute there are %d endpoints, want x:1", len(b.extras.byAddress))
+		}
+		b.extras.mu.Unlock()
 
 		time.Sleep(6 * time.Minute)
 		b.extras.mu.Lock()
@@ -128,8 +139,8 @@ func TestNamed(t *testing.T) {
 		to("x:1", "x:1", codes.OK)
 		dials(4)
 		b.Close()
-		if _, err := b.Named("x:1"); err == nil {
-			t.Error("a closed backend connects")
+		if _, err := b.Named("x:1"); !errors.Is(err, ErrClosed) {
+			t.Errorf("a closed backend: %v", err)
 		}
 	})
 }
