@@ -52,8 +52,27 @@ func (w *world) namedClient(b *Backend) *grpc.ClientConn {
 	return cc
 }
 
-// Endpoints that callers name are connected once, kept while they are used, in no way part of the set, and end with an idle time, with
-// another way to connect, and with the backend.
+// callsTo returns a function that calls an endpoint by name, and checks who answered and how.
+func (w *world) callsTo(cc *grpc.ClientConn) func(name, want string, code codes.Code) {
+	return func(name, want string, code codes.Code) {
+		w.t.Helper()
+		if got, err := call(cc, time.Second, "to", name); got != want || status.Code(err) != code {
+			w.t.Errorf("the call to %q came to %q, %v, want %q, %v", name, got, err, want, code)
+		}
+	}
+}
+
+// dialsOf returns a function that checks how often a server was dialled.
+func (w *world) dialsOf(addr string) func(n int) {
+	return func(n int) {
+		w.t.Helper()
+		if got := w.servers[addr].dialled(); got != n {
+			w.t.Errorf("%s was dialled %d times, want %d", addr, got, n)
+		}
+	}
+}
+
+// Endpoints that callers name are connected once, kept while they are used, in no way part of the set, and end with an idle time.
 func TestNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -69,18 +88,7 @@ func TestNamed(t *testing.T) {
 			Ejected: func(_, name, _ string, _ time.Time) { t.Errorf("%q was ejected", name) },
 		})
 		cc := w.namedClient(b)
-		to := func(name, want string, code codes.Code) {
-			t.Helper()
-			if got, err := call(cc, time.Second, "to", name); got != want || status.Code(err) != code {
-				t.Errorf("the call to %q came to %q, %v, want %q, %v", name, got, err, want, code)
-			}
-		}
-		dials := func(n int) {
-			t.Helper()
-			if got := w.servers["x:1"].dialled(); got != n {
-				t.Errorf("x was dialled %d times, want %d", got, n)
-			}
-		}
+		to, dials := w.callsTo(cc), w.dialsOf("x:1")
 		to("a:1", "a:1", codes.OK)
 		for range 3 {
 			to("x:1", "x:1", codes.OK)
@@ -117,8 +125,19 @@ func TestNamed(t *testing.T) {
 		b.extras.mu.Unlock()
 		to("x:1", "x:1", codes.OK)
 		dials(2)
+	})
+}
 
-		// A long call keeps it.
+// A long call keeps its endpoint; another way to connect, and the end of the backend, end it.
+func TestNamedEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for _, a := range []string{"a:1", "x:1", "y:1"} {
+			w.serve(a)
+		}
+		b := w.open(Config{Backend: config.Backend{Endpoints: endpoints("a:1")}})
+		cc := w.namedClient(b)
+		to, dials := w.callsTo(cc), w.dialsOf("x:1")
 		w.servers["y:1"].answers(func(ctx context.Context) error {
 			select {
 			case <-time.After(20 * time.Minute):
@@ -132,12 +151,12 @@ func TestNamed(t *testing.T) {
 		}
 
 		to("x:1", "x:1", codes.OK)
-		dials(3)
+		dials(1)
 		if err := b.Update(Config{Backend: config.Backend{Endpoints: endpoints("a:1"), Authority: "other"}}); err != nil {
 			t.Fatal(err)
 		}
 		to("x:1", "x:1", codes.OK)
-		dials(4)
+		dials(2)
 		b.Close()
 		if _, err := b.Named("x:1"); !errors.Is(err, ErrClosed) {
 			t.Errorf("a closed backend: %v", err)
