@@ -89,15 +89,19 @@ func (a axis) x(v float64) float64 {
 }
 
 // base is the cell that others are drawn in terms of: the forwarder's or, if that was not
-// measured or was nothing, the first proxy's.
+// measured or is next to nothing, the first proxy's.
 func (p *plot) base(s Scenario) Cell {
+	first, _ := s.Cells[0].median(s.cost())
 	if floor, ok := p.run.floor(s); ok {
-		if m, ok := floor.median(s.cost()); ok && m > 0 {
+		if m, ok := floor.median(s.cost()); ok && m*maxApart > first {
 			return floor
 		}
 	}
 	return s.Cells[0]
 }
+
+// maxApart is how far apart figures of an axis may be without most of it being empty.
+const maxApart = 64
 
 // relative is a cell's figure in terms of the base's.
 func (p *plot) relative(a axis, s Scenario, c Cell) (Spread, bool) {
@@ -144,7 +148,15 @@ func (p *plot) line(a axis, v float64) {
 		colour = "#888888"
 	}
 	fmt.Fprintf(&p.text, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="%s"/>`+"\n", a.x(v), a.x(v), plotTop-4, p.height-plotMargin, colour)
-	fmt.Fprintf(&p.text, `<text x="%.1f" y="%d" text-anchor="middle" fill="#555555">%.3g</text>`+"\n", a.x(v), plotTop-10, v)
+	fmt.Fprintf(&p.text, `<text x="%.1f" y="%d" text-anchor="middle" fill="#555555">%s</text>`+"\n", a.x(v), plotTop-10, power(v))
+}
+
+// power is a power of two as people read it.
+func power(v float64) string {
+	if v < 1 {
+		return fmt.Sprintf("1/%.0f", 1/v)
+	}
+	return fmt.Sprintf("%.0f", v)
 }
 
 func (p *plot) legend() {
