@@ -107,12 +107,12 @@ func (c *Channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method s
 
 func (c *Channel) newStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (*stream, error) {
 	s := &stream{ctx: ctx, clientStreams: desc.ClientStreams, serverStreams: desc.ServerStreams}
-	err := s.prepare(c, method, opts)
-	if err == nil {
-		err = s.begin(c)
-	}
-	if err != nil {
+	if err := s.prepare(c, method, opts); err != nil {
 		s.info.finished(err)
+		return nil, err
+	}
+	if err := s.begin(c); err != nil {
+		s.finish(err, false)
 		return nil, err
 	}
 	return s, nil
@@ -161,7 +161,7 @@ func (s *stream) begin(c *Channel) error {
 	}
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		err := s.openNow()
-		if err == nil || !s.info.wait || !s.refused || s.ctx.Err() != nil {
+		if err == nil || !s.info.wait || !s.refused {
 			return err
 		}
 		if err := s.pause(pause); err != nil {

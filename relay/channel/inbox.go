@@ -118,6 +118,11 @@ func (i *inbox) complete() {
 	if i.messages == nil {
 		i.messages = i.one[:0]
 	}
+	if i.next > 0 && len(i.messages) == cap(i.messages) { // or it would grow for ever while the reader lags
+		n := copy(i.messages, i.messages[i.next:])
+		clear(i.messages[n:])
+		i.messages, i.next = i.messages[:n], 0
+	}
 	i.messages = append(i.messages, inMessage{i.data, i.prefix[0]})
 	i.inside, i.data = false, nil
 }

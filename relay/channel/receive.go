@@ -103,7 +103,7 @@ func (s *stream) Data(b *h2.Batch, p []byte, end bool) (passed int) {
 		s.conclude(b, st, frame.NoError)
 		return n
 	}
-	if s.waits != waitsNot {
+	if s.waits != 0 {
 		s.notify(b)
 	}
 	if wanted {

@@ -190,7 +190,11 @@ func formatTimeout(d time.Duration) string {
 		return "0n"
 	}
 	for _, u := range timeoutUnits {
-		if n := (d + u.unit - 1) / u.unit; n < 1e8 {
+		n := d / u.unit
+		if d%u.unit > 0 { // added before, it could overflow
+			n++
+		}
+		if n < 1e8 {
 			return strconv.FormatInt(int64(n), 10) + u.name
 		}
 	}

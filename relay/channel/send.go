@@ -40,7 +40,7 @@ func (s *stream) SendMsg(m any) error {
 	case err == io.EOF && !s.clientStreams:
 		return nil // as grpc-go has it: RecvMsg tells
 	case err != nil && err != io.EOF:
-		s.finish(err)
+		s.finish(err, false)
 	}
 	return err
 }
@@ -306,8 +306,8 @@ func (s *stream) openNow() error {
 func (s *stream) restart() error {
 	s.origin.Lock()
 	defer s.origin.Unlock()
-	if !s.refused || s.ctx.Err() != nil {
-		return s.endError()
+	if err := s.ctx.Err(); err != nil {
+		return status.FromContextError(err).Err()
 	}
 	s.over, s.started, s.refused, s.status, s.keptOver = false, false, false, nil, false
 	s.origin.Restart()
@@ -328,7 +328,7 @@ func (s *stream) Opened(b *h2.Batch) {
 }
 
 // Again reports whether all of the request is kept, and nothing came of the response.
-func (s *stream) Again() bool { return !s.keptOver && !s.large && !s.headed }
+func (s *stream) Again() bool { return !s.keptOver && !s.large && !s.headed && s.foreign == nil }
 
 // dropKept gives back what is kept of the request.
 func (s *stream) dropKept() {
@@ -348,6 +348,6 @@ func (s *stream) Credit(_ *h2.Batch, n int) {
 
 // Refused tells that there is no endpoint for the call.
 func (s *stream) Refused(b *h2.Batch, code codes.Code, msg string) {
-	s.refused = !s.headed && !s.keptOver
+	s.refused = code == codes.Unavailable && !s.headed && !s.keptOver
 	s.conclude(b, status.New(code, msg), frame.Cancel)
 }

@@ -56,9 +56,8 @@ type stream struct {
 
 	// Responses, see receive.go.
 	recvReady sync.Cond
-	waits     waits
-	waking    bool // Wake is under way
-	headed    bool // the header block of the response came
+	waits     waits // of those who wait and were not woken
+	headed    bool  // the header block of the response came
 	header    []hpack.Field
 	trailer   []hpack.Field
 	in        inbox
@@ -66,21 +65,20 @@ type stream struct {
 	// The end.
 	over    bool           // nothing more comes; what came of messages may still be received
 	status  *status.Status // nil: OK
-	refused bool           // for want of an endpoint
+	refused bool           // for want of an endpoint, of which there may be one later
 	foreign *foreign       // what came is no gRPC
 	done    bool           // finish was called
 	end     context.CancelFunc
 	own     context.Context //nolint:containedctx // of Context; nil: nobody asked
 }
 
-// waits says what the receiving goroutine waits for.
+// waits says what is waited for: Header may be called beside RecvMsg.
 type waits uint8
 
 const (
-	waitsNot     waits = iota
-	waitsHeader        // or the end
-	waitsMessage       // or the end
-	waitsEnd
+	waitsHeader  waits = 1 << iota // or the end
+	waitsMessage                   // or the end
+	waitsEnd                       // or a second message
 )
 
 var (
@@ -93,36 +91,33 @@ func (s *stream) init() { s.sendReady.L, s.recvReady.L = &s.origin, &s.origin }
 
 // Wake wakes who waits.
 func (s *stream) Wake() {
-	s.recvReady.Signal()
+	s.recvReady.Broadcast()
 	s.sendReady.Signal()
 }
 
-// notify wakes the receiver once the input at hand is worked through, if it brought what it waits for, and the sender where the call is over.
-// The lock is held.
+// notify wakes who receives once the input at hand is worked through, if it brought what one of them waits for, and the sender
+// where the call is over. The lock is held.
 func (s *stream) notify(b *h2.Batch) {
-	if s.waking {
-		return
+	var ready waits
+	if s.headed || s.over {
+		ready |= waitsHeader
 	}
-	var ready bool
-	switch s.waits {
-	case waitsHeader:
-		ready = s.headed || s.over
-	case waitsMessage:
-		ready = s.in.any() || s.over
-	default:
-		ready = s.in.more() || s.over
+	if s.in.any() || s.over {
+		ready |= waitsMessage
 	}
-	if ready {
-		s.waking = true
+	if s.in.more() || s.over {
+		ready |= waitsEnd
+	}
+	if s.waits&ready != 0 {
+		s.waits = 0 // all are woken, and who is too early says again what it waits for
 		b.Wake(s)
 	}
 }
 
 // await waits for what w says. The lock is held, and released meanwhile.
 func (s *stream) await(w waits) {
-	s.waits = w
+	s.waits |= w
 	s.recvReady.Wait()
-	s.waits, s.waking = waitsNot, false
 }
 
 // Header waits for the header of the response. It is nil for a response that has none, or a call that failed, whose
@@ -186,13 +181,14 @@ func (s *stream) peer() *peer.Peer {
 func (s *stream) RecvMsg(m any) error {
 	s.openSoon()
 	err := s.receive(m)
-	if err == nil && !s.serverStreams {
+	received := err == nil
+	if received && !s.serverStreams {
 		err = s.expectEnd()
 	}
 	if err != nil {
-		s.finish(err)
+		s.finish(err, true)
 	}
-	if err == io.EOF && !s.serverStreams && s.gotMessage {
+	if err == io.EOF && received {
 		return nil
 	}
 	return err
@@ -234,31 +230,39 @@ func (s *stream) conclude(b *h2.Batch, st *status.Status, reset frame.Code) {
 	}
 	s.dropKept()
 	s.origin.End(b, reset, st.Code(), "")
-	if s.waits != waitsNot {
+	if s.waits != 0 {
 		s.notify(b)
 	}
 	s.sendReady.Signal()
 }
 
-// expire ends the call with its context.
+// expire ends the call with its context. One that ended with OK before stays so, for its responses are all there.
 func (s *stream) expire() {
 	st := status.FromContextError(s.ctx.Err())
-	s.abandon(st)
-	s.finish(st.Err())
+	if s.abandon(st) == nil {
+		st = nil
+	}
+	s.finish(st.Err(), false)
 }
 
-// abandon ends the call from this side. What came of responses is dropped.
-func (s *stream) abandon(st *status.Status) {
+// abandon ends the call from this side, and drops what came of responses. A call that is over already keeps them.
+// It returns what the call ended with.
+func (s *stream) abandon(st *status.Status) *status.Status {
 	var b h2.Batch
 	s.origin.Lock()
-	s.conclude(&b, st, frame.Cancel)
-	s.in.drop()
+	if !s.over {
+		s.conclude(&b, st, frame.Cancel)
+		s.in.drop()
+	}
+	st = s.status
 	s.origin.Unlock()
 	b.Flush()
+	return st
 }
 
-// finish is told of the end of the call as the application sees it. An error of this side's making ends it here.
-func (s *stream) finish(err error) {
+// finish is told of the end of the call as the application sees it. An error of this side's making ends it here. received
+// says that RecvMsg told the application; before, what is there of a call that is over can still be received.
+func (s *stream) finish(err error, received bool) {
 	if err == io.EOF {
 		err = nil
 	}
@@ -272,7 +276,7 @@ func (s *stream) finish(err error) {
 	s.done = true
 	s.telling.Lock()
 	over, end := s.over, s.end
-	if over {
+	if over && received {
 		s.in.drop()
 	}
 	s.origin.Unlock()
