@@ -12,6 +12,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/proxy"
 )
@@ -119,5 +121,53 @@ func TestRequestsComeLate(t *testing.T) {
 
 	if got, err := collect(s); err != nil || !slices.Equal(got, []string{"a=1;a=2;"}) {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// promptChannel is a PromptChannel whose streams take no message of more than 64 KiB, prefix included, until somebody receives.
+type promptChannel struct{ *grpc.ClientConn }
+
+func (promptChannel) Prompt() bool { return true }
+
+func (c promptChannel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := c.ClientConn.NewStream(ctx, desc, method, opts...)
+
+	return &promptStream{ClientStream: s, received: make(chan struct{})}, err
+}
+
+type promptStream struct {
+	grpc.ClientStream
+	received chan struct{} // closed by Header
+}
+
+func (s *promptStream) Header() (metadata.MD, error) {
+	close(s.received)
+
+	return s.ClientStream.Header()
+}
+
+func (s *promptStream) SendMsg(m any) error {
+	if m.(*proxy.Frame).Len() > 64<<10-5 {
+		select {
+		case <-s.received:
+		case <-s.Context().Done():
+			return status.Error(codes.Internal, "nobody receives while the message is sent")
+		}
+	}
+
+	return s.ClientStream.SendMsg(m)
+}
+
+// A message larger than a PromptChannel promises to take at once is sent while its answer is waited for.
+func TestPromptChannelWaitsWithLargeMessages(t *testing.T) {
+	b := nodes(t, echo)[0].(*node)
+	connected(t, b.conn)
+	conn := fan(t, []proxy.Backend{&channelNode{node: *b, channel: promptChannel{b.conn}}}, proxy.WithStreamedDetector(byName))
+
+	for _, n := range []int{64<<10 - 5, 64<<10 - 4} {
+		got, err := call(t, conn, unaryMethod, strings.Repeat("x", n))
+		if err != nil || len(got) != 1 || len(got[0]) != n+len("a=;") {
+			t.Errorf("%d octets: got %d messages, %v", n, len(got), err)
+		}
 	}
 }

@@ -7,9 +7,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
@@ -144,13 +146,22 @@ func (t *fanTarget) exchange() (Phase, error) {
 	return t.moveResponses()
 }
 
+// promptBytes is the largest message that a PromptChannel takes without waiting: 64 KiB with its prefix.
+const promptBytes = 64<<10 - 5
+
 // startRequests sends the requests here if they are all there and sending them cannot block, and else starts a goroutine.
 //
 // grpc-go lets each stream write 64 KiB, and the message that crosses that limit, before the transport must
-// have taken any of it, so the first message of a stream never blocks. Nothing is known of other channels.
+// have taken any of it, so the first message of a stream never blocks. Another PromptChannel promises that for
+// messages of up to promptBytes only. Nothing is known of other channels.
 func (t *fanTarget) startRequests() {
 	if t.prompt {
-		if batch, ok := t.queue.takeWhole(); ok {
+		limit := promptBytes
+		if _, ok := t.channel.(*grpc.ClientConn); ok {
+			limit = math.MaxInt
+		}
+
+		if batch, ok := t.queue.takeWhole(limit); ok {
 			if t.sendBatch(batch) {
 				t.closeRequests()
 			}

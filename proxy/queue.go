@@ -151,13 +151,13 @@ func (q *requestQueue) take() (batch []mem.BufferSlice, complete bool) {
 	return batch, false
 }
 
-// takeWhole returns the one message of a call whose requests are complete, without waiting: at most one message,
-// then the end. It reports false for every other call, whose requests need a sender.
-func (q *requestQueue) takeWhole() (batch []mem.BufferSlice, ok bool) {
+// takeWhole returns the one message of a call whose requests are complete, without waiting: at most one message of up
+// to limit octets, then the end. It reports false for every other call, whose requests need a sender.
+func (q *requestQueue) takeWhole(limit int) (batch []mem.BufferSlice, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
-	if !q.complete || q.dead || len(q.items) > 1 {
+	if !q.complete || q.dead || len(q.items) > 1 || q.bytes > limit {
 		return nil, false
 	}
 
