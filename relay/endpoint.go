@@ -114,8 +114,9 @@ type Endpoint struct {
 	conns   []*upConn // ready; replaced, never changed in place
 	dialing int
 	waiting []seeker
-	fails   int // attempts in a row
-	useless int // connections in a row that were lost at once and had served nobody
+	serving bool // one was taken from waiting, and may come back: it is before all that wait and come
+	fails   int  // attempts in a row
+	useless int  // connections in a row that were lost at once and had served nobody
 	err     error
 	retry   *time.Timer
 	pause   time.Time // no attempt before: the pause after a failure

@@ -45,7 +45,7 @@ type opener interface {
 // submit opens a stream for c, or has it wait for one. The lock of c's call is held.
 func (e *Endpoint) submit(c seeker, b *h2.Batch) submission {
 	e.mu.Lock()
-	conns, crowded := e.conns, len(e.waiting) > 0
+	conns, crowded := e.conns, len(e.waiting) > 0 || e.serving
 	e.mu.Unlock()
 	if !crowded && e.openOn(conns, c, b) {
 		e.inFlight.Add(1)
@@ -121,9 +121,10 @@ func (e *Endpoint) forget(c seeker) {
 func (e *Endpoint) next() (seeker, []*upConn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.waiting) == 0 || len(e.conns) == 0 {
-		return nil, nil
+	if len(e.waiting) == 0 || len(e.conns) == 0 || e.serving {
+		return nil, nil // who serves one goes on with the next, or has itself notified
 	}
+	e.serving = true
 	c := e.waiting[0]
 	e.waiting[0] = nil
 	e.waiting = e.waiting[1:]
@@ -148,10 +149,8 @@ func (e *Endpoint) openWaiting(c seeker, conns []*upConn, b *h2.Batch) bool {
 	mu := c.lock()
 	mu.Lock()
 	defer mu.Unlock()
-	if !c.waitsFor(e) {
-		return true // over meanwhile
-	}
-	if e.openOn(conns, c, b) {
+	if !c.waitsFor(e) || e.openOn(conns, c, b) { // over meanwhile, or served
+		e.served()
 		return true
 	}
 	if !e.putBack(c, b) {
@@ -160,10 +159,18 @@ func (e *Endpoint) openWaiting(c seeker, conns []*upConn, b *h2.Batch) bool {
 	return false
 }
 
+// served ends the turn of the one that was taken from the queue.
+func (e *Endpoint) served() {
+	e.mu.Lock()
+	e.serving = false
+	e.mu.Unlock()
+}
+
 // putBack makes c the next in the queue again, unless nobody would serve it. The lock of c's call is held.
 func (e *Endpoint) putBack(c seeker, b *h2.Batch) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.serving = false
 	if e.hopeless() {
 		return false
 	}
