@@ -73,6 +73,7 @@ func TestLetFinishBeside(t *testing.T) {
 					}
 				}
 				quick := func(_ any, s grpc.ServerStream) error {
+					time.Sleep(time.Millisecond) // by now the slow one has begun
 					m, err := tryRecv(s)
 					if err == nil && !tt.open {
 						err = s.SendMsg(proxy.NewFrame([]byte(m)))
