@@ -42,12 +42,14 @@ type Writer struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	waiting []byte
-	lines   int
-	idle    bool // run waits for the first line
-	reopen  bool
-	next    *Output // in whose place to go on
-	closed  bool
+	waiting    []byte
+	lines      int
+	idle       bool // run waits for the first line
+	reopen     bool
+	next       *Output // in whose place to go on
+	split      int     // with next: octets and lines that waited before
+	splitLines int
+	closed     bool
 
 	// Owned by run.
 	at      Output
@@ -152,13 +154,15 @@ func (w *Writer) Reopen() {
 	w.signal()
 }
 
-// Use has lines written elsewhere from the next write on; those that wait still go to where they would have gone. What was used
+// Use has lines that come from now on written elsewhere; those that wait still go to where they would have gone. What was used
 // before is closed.
 func (w *Writer) Use(o *Output) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.next != nil {
-		w.next.Close()
+		w.next.Close() // nothing was written to it: its lines go to o
+	} else {
+		w.split, w.splitLines = len(w.waiting), w.lines
 	}
 	w.next = o
 	if w.closed {
@@ -194,11 +198,7 @@ func (w *Writer) run() {
 			}
 		}
 		t := w.take(spare)
-		w.write(t.text, t.lines, t.reopen)
-		if t.next != nil {
-			w.at.Close()
-			w.at = *t.next
-		}
+		w.do(t)
 		spare = t.text[:0]
 		if t.closed {
 			return
@@ -219,15 +219,29 @@ func (w *Writer) urgent() bool {
 type taken struct {
 	text           []byte
 	lines          int
-	next           *Output
+	next           *Output // for what comes after split octets, which are splitLines lines
+	split          int
+	splitLines     int
 	reopen, closed bool
+}
+
+// do writes what was taken.
+func (w *Writer) do(t taken) {
+	if t.next == nil {
+		w.write(t.text, t.lines, t.reopen)
+		return
+	}
+	w.write(t.text[:t.split], t.splitLines, t.reopen)
+	w.at.Close()
+	w.at = *t.next
+	w.write(t.text[t.split:], t.lines-t.splitLines, false)
 }
 
 // take returns what there is to do, and leaves spare in the place of what waits.
 func (w *Writer) take(spare []byte) taken {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	t := taken{w.waiting, w.lines, w.next, w.reopen, w.closed}
+	t := taken{w.waiting, w.lines, w.next, w.split, w.splitLines, w.reopen, w.closed}
 	w.waiting, w.lines, w.next, w.reopen = spare, 0, nil, false
 
 	return t
