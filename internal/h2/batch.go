@@ -36,7 +36,7 @@ func (b *Batch) Now() time.Time {
 type Waker interface{ Wake() }
 
 // Wake has w told once when the batch is flushed: who waits for several things that may come with the same input is
-// woken once for all of them. Call it once for each w and batch.
+// woken once for all of them. Called twice for a w it wakes it twice.
 func (b *Batch) Wake(w Waker) { b.wakes = append(b.wakes, w) }
 
 type credit struct {

@@ -19,7 +19,7 @@ const (
 	// of which one follows the other, and nothing next to a timeout by which PINGs watch over connections.
 	lateTime = 5 * time.Millisecond
 	// lateLen is how much DATA makes the measurement count: where that much went out since the last PING, the answer goes
-	// at once. grpc-go, from whose windows of 65,535 octets this comes, learns nothing from less than two thirds of them.
+	// at once. grpc-go, from whose windows of 65,535 octets this comes, widens them only on samples of two thirds or more.
 	lateLen = 16 << 10
 )
 

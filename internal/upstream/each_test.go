@@ -6,7 +6,6 @@ package upstream
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,7 +13,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
@@ -22,36 +20,20 @@ import (
 
 	"github.com/manifold-grpc/manifold/fanout"
 	"github.com/manifold-grpc/manifold/internal/config"
-	"github.com/manifold-grpc/manifold/internal/memnet"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
 // fanClient runs a relay that sends each call to all endpoints of b, and returns a channel to it.
 func (w *world) fanClient(b *Backend) *grpc.ClientConn {
-	w.t.Helper()
-	front := memnet.Listen("fan")
 	cfg := &relay.FanOut{Policy: fanout.All(), Summary: true}
-	s := &relay.Server{Route: func(c *relay.Call) {
+
+	return w.routed(func(c *relay.Call) {
 		var targets []relay.Target
 		for _, e := range b.Each() {
 			targets = append(targets, relay.Target{Name: e.Name, Backend: e.Relay})
 		}
 		c.FanOut(cfg, targets)
-	}}
-	done := make(chan struct{})
-	go func() { // ends with Close
-		defer close(done)
-		s.Serve(front) //nolint:errcheck // the calls tell
-	}()
-	w.t.Cleanup(func() { s.Close(); <-done })
-	cc, err := grpc.NewClient("passthrough:///fan", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return front.DialContext(ctx) }))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { cc.Close() }) //nolint:errcheck // of no interest
-
-	return cc
+	})
 }
 
 // fanCall calls all endpoints, and returns what became of each, "name phase CODE", and what the failed ones said.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,19 +14,15 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/config"
-	"github.com/manifold-grpc/manifold/internal/memnet"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
 // namedClient runs a relay that sends each call to the endpoint that metadata "to" names, and returns a channel to it.
 func (w *world) namedClient(b *Backend) *grpc.ClientConn {
-	w.t.Helper()
-	front := memnet.Listen("named")
-	s := &relay.Server{Route: func(c *relay.Call) {
+	return w.routed(func(c *relay.Call) {
 		to, _ := c.Header("to")
 		e, err := b.Named(to)
 		if err != nil {
@@ -35,21 +30,7 @@ func (w *world) namedClient(b *Backend) *grpc.ClientConn {
 			return
 		}
 		c.Forward(e.Relay)
-	}}
-	done := make(chan struct{})
-	go func() { // ends with Close
-		defer close(done)
-		s.Serve(front) //nolint:errcheck // the calls tell
-	}()
-	w.t.Cleanup(func() { s.Close(); <-done })
-	cc, err := grpc.NewClient("passthrough:///named", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return front.DialContext(ctx) }))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { cc.Close() }) //nolint:errcheck // of no interest
-
-	return cc
+	})
 }
 
 // callsTo returns a function that calls an endpoint by name, and checks who answered and how.

@@ -189,9 +189,14 @@ func (w *world) open(cfg Config, hooks ...Hooks) *Backend {
 
 // client runs a relay before b, and returns a channel to it.
 func (w *world) client(b *Backend) *grpc.ClientConn {
+	return w.routed(func(c *relay.Call) { c.Forward(b.Relay()) })
+}
+
+// routed runs a relay that routes as told, and returns a channel to it.
+func (w *world) routed(route func(*relay.Call)) *grpc.ClientConn {
 	w.t.Helper()
 	front := memnet.Listen("front")
-	s := &relay.Server{Route: func(c *relay.Call) { c.Forward(b.Relay()) }}
+	s := &relay.Server{Route: route}
 	done := make(chan struct{})
 	go func() { // ends with Close
 		defer close(done)
