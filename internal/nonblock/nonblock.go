@@ -83,6 +83,9 @@ func (w *Writer) Init(nc net.Conn) {
 	w.fn = w.ready
 }
 
+// Can reports whether w has a socket that can be asked.
+func (w *Writer) Can() bool { return w.raw != nil }
+
 // TryWrite writes what the socket accepts now. n < len(p), also 0, with a nil error means
 // that the rest must be written by the blocking way.
 func (w *Writer) TryWrite(p []byte) (n int, err error) {

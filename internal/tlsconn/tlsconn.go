@@ -8,6 +8,7 @@
 package tlsconn
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -36,6 +37,19 @@ func Client(nc net.Conn, cfg *tls.Config) *Conn {
 	return &Conn{tls.Client(g, cfg), g}
 }
 
+// HandshakeContext shakes hands. It must have returned before anything else is called, but for Close: until then records are
+// written by who shakes hands, blocking.
+func (c *Conn) HandshakeContext(ctx context.Context) error {
+	if err := c.Conn.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	c.low.setLive(true)
+	return nil
+}
+
+// Handshake is HandshakeContext without an end.
+func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background()) }
+
 // TryRead reads what has arrived already, one record at most; 0 with a nil error is nothing. It asks the socket only if
 // there is probably more than what was read of it before.
 func (c *Conn) TryRead(p []byte) (int, error) {
@@ -63,14 +77,18 @@ func (c *Conn) TryWrite(p []byte) (int, error) {
 
 // Write encrypts p and writes it, blocking.
 func (c *Conn) Write(p []byte) (int, error) {
-	if err := c.low.wait(); err != nil {
-		return 0, err
+	for {
+		if err := c.low.wait(); err != nil {
+			return 0, err
+		}
+		n, err := c.TryWrite(p)
+		switch {
+		case err != nil:
+			return n, err
+		case n == len(p): // else an alert has just begun to be written
+			return n, c.low.wait()
+		}
 	}
-	n, err := c.TryWrite(p)
-	if err != nil {
-		return n, err
-	}
-	return n, c.low.wait()
 }
 
 // Close closes the connection, and returns when nothing is written any more.
@@ -88,6 +106,7 @@ func (c *Conn) CloseWrite() error {
 	if err := c.low.wait(); err != nil {
 		return err
 	}
+	c.low.setLive(false)
 	return c.Conn.CloseWrite()
 }
 
@@ -106,6 +125,7 @@ type gather struct {
 	drains sync.WaitGroup // the goroutine in drain
 
 	// Guarded by mu.
+	live     bool    // between handshake and CloseWrite: no record may block
 	holding  bool    // records are collected in buf
 	draining bool    // a goroutine writes buf
 	stopped  bool    // Close was called: no goroutine starts any more
@@ -185,25 +205,41 @@ const maxAside = 64 << 10
 
 var errAside = errors.New("tlsconn: the peer asks for key updates and reads none")
 
-// Write takes a record from TLS.
+// Write takes a record from TLS. It must not wait: TLS holds the lock of its writing side meanwhile, also where who reads has it send an alert or
+// answer a key update, and a TryWrite of somebody else's would wait for a peer that reads nothing.
 func (g *gather) Write(p []byte) (int, error) {
 	g.mu.Lock()
-	if g.err != nil {
-		defer g.mu.Unlock()
+	defer g.mu.Unlock()
+	switch {
+	case g.err != nil:
+		return 0, g.err
+	case !g.live || g.stopped && !g.try.Can(): // or Close would not say goodbye
+		return g.writeNow(p)
+	}
+	buf := g.buffer()
+	if g.draining && len(buf.p)+len(p) > maxAside {
+		g.err = errAside
 		return 0, g.err
 	}
+	buf.p = append(buf.p, p...)
 	if g.holding || g.draining {
-		defer g.mu.Unlock()
-		buf := g.buffer()
-		if g.draining && len(buf.p)+len(p) > maxAside {
-			g.err = errAside
-			return 0, g.err
-		}
-		buf.p = append(buf.p, p...)
 		return len(p), nil
 	}
+	return len(p), g.send()
+}
+
+// writeNow writes p, blocking. mu is held, and released meanwhile.
+func (g *gather) writeNow(p []byte) (int, error) {
 	g.mu.Unlock()
-	return g.Conn.Write(p) // the handshake, alerts
+	defer g.mu.Lock()
+	return g.Conn.Write(p)
+}
+
+// setLive begins and ends the time between handshake and CloseWrite, which write their records themselves.
+func (g *gather) setLive(live bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.live = live
 }
 
 // hold has the records for n octets collected, unless earlier ones are still being written.
@@ -224,6 +260,11 @@ func (g *gather) release() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.holding = false
+	return g.send()
+}
+
+// send writes what is in the buffer: as much as the socket accepts now, and the rest by a goroutine. mu is held.
+func (g *gather) send() error {
 	buf := g.buf
 	g.buf = nil
 	if g.err != nil || len(buf.p) == 0 {
