@@ -342,7 +342,7 @@ func (t *fanTarget) setFailure(phase fanoutpb.FanoutPhase, code codes.Code, reas
 		msg = "endpoint " + t.ep.addr + ": " + msg
 	}
 	t.phase, t.reason = phase, reason
-	if t.f.c.srv.OmitErrorInfo {
+	if t.f.c.dc.set.OmitErrorInfo {
 		t.status = status.New(code, msg)
 	} else {
 		t.status = failure(code, reason, msg)

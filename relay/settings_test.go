@@ -50,6 +50,23 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// Whether failures tell their reasons is for the settings of now too where they are a target's.
+func TestUpdateErrorInfoOfTargets(t *testing.T) {
+	refuse := func(context.Context) (net.Conn, error) { return nil, errors.New("connection refused") }
+	f := fan(t, &relay.FanOut{}, rigConfig{endpoint: relay.EndpointConfig{Dial: refuse}}, "nowhere")
+	f.targets[0].Annotator = nil
+	for _, omit := range []bool{true, false} {
+		f.Update(relay.Settings{OmitErrorInfo: omit})
+		if _, err := unary(within(t), dial(t, f.addr), "/a.B/C", "m"); err == nil {
+			t.Fatal("a call to nobody succeeded")
+		}
+		st := wait(t, f.stats, "the end of the call").Targets[0].Status
+		if n := len(st.Details()); (n == 0) != omit {
+			t.Errorf("with OmitErrorInfo %t there are %d details in %v", omit, n, st)
+		}
+	}
+}
+
 // preamble reads a line with an address.
 func preamble(nc net.Conn) (net.Addr, error) {
 	var line []byte
