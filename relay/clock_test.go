@@ -420,6 +420,59 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
+// A further connection that could not be made is no reason to turn calls away when, much later, the only one ends and the next is on
+// its way: they wait for it.
+func TestLostAfterFailedGrowth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requests := make(chan event, 10)
+		m := inMemory(t, rigConfig{}, func(n int) error {
+			switch n {
+			case 1:
+				return errors.New("refused")
+			case 2:
+				time.Sleep(time.Second) // by the clock that jumps
+			}
+			return nil
+		}, func(p *rawpeer.Peer) {
+			for err := p.Greet(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1}); err == nil; {
+				var f rawpeer.Frame
+				if f, err = p.Read(); f.Type == http2.FrameHeaders {
+					requests <- event{f, p}
+				}
+			}
+		})
+		cc := m.channel(t)
+		ended := make(chan error, 3)
+		call := func() { // ends with its answer
+			_, err := unary(t.Context(), cc, "/a.B/C", "m")
+			ended <- err
+		}
+		go call()
+		up := <-requests
+		go call()
+		synctest.Wait() // the second has not found a connection with room, and none could be made
+		up.ok(t)
+		up = <-requests
+		up.ok(t)
+		<-ended
+		<-ended
+		time.Sleep(time.Minute)
+		up.Close()
+		synctest.Wait()
+		if s := m.backend.Endpoints[0].State(); s != relay.Connecting {
+			t.Errorf("the endpoint is %v, want connecting", s)
+		}
+		go call()
+		select {
+		case up = <-requests:
+			up.ok(t)
+			<-ended
+		case err := <-ended:
+			t.Errorf("a call did not wait for the connection: %v", err)
+		}
+	})
+}
+
 // Calls with deadlines end on time at a backend that has stopped, and leave nothing there.
 func TestStoppedBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -230,6 +230,7 @@ func (e *Endpoint) removeLocked(u *upConn) {
 		if e.useless > 1 {
 			e.failed(errShortLived)
 		} else {
+			e.fails = 0 // those to make a further one, however long ago: calls wait for this one
 			e.dialLocked()
 		}
 	}
