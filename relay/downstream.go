@@ -226,6 +226,9 @@ func (c *Call) route(b *h2.Batch) {
 			c.act(b)
 		}
 	}
+	if c.stage == stageDone {
+		c.dc.h2.Answered()
+	}
 	c.mu.Unlock()
 }
 

@@ -39,6 +39,7 @@ type Conn struct {
 	now         time.Time // when the turn of the input at hand began
 	more        bool      // a turn ended with input left
 	abuse       abuse
+	pace        pace
 	gotSettings bool
 	acked       bool // the peer knows our SETTINGS
 

@@ -76,6 +76,7 @@ func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *fr
 			return compressionError(err)
 		}
 		head.TooLarge = err
+		c.oweTooLarge(len(block))
 	}
 	if !c.cfg.Client && id&1 == 1 && id > c.lastPeer {
 		return c.openPeer(id, head, self)
@@ -224,6 +225,7 @@ func (c *Conn) refuse(id uint32, suspect bool) *frame.Error {
 	c.control++
 	c.batch.touch(c)
 	c.mu.Unlock()
+	c.oweRefused()
 	if ferr := c.glitch("refused_stream"); ferr != nil {
 		return ferr
 	}

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"runtime"
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
@@ -62,10 +61,7 @@ func (c *Conn) readAll() error {
 		c.batch.gather()
 		c.batch.Flush()
 		c.tellReleased()
-		if c.more {
-			runtime.Gosched()
-			c.now = time.Now()
-			c.batch.now = c.now
+		if c.yield(); c.more {
 			continue
 		}
 		if _, err := c.in.fill(); err != nil {

@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("hostile", flag.ContinueOnError)
 	only := flags.String("only", "", "only attacks whose names match the regular `expression`")
 	duration := flags.Duration("duration", 3*time.Second, "`time` of each measurement")
-	rounds := flags.Int("rounds", 3, "`number` of measurements of each attack; the median is shown")
+	rounds := flags.Int("rounds", 5, "`number` of rounds of each attack: quiet, attacked, and the same octets elsewhere, in turn; medians are shown")
 	proxy := flags.String("proxy", "relay", "`name` of the proxy: one of those of the benchmark, or direct for none")
 	pin := flags.Bool("pin", false, "attackers and crowds get the last core for themselves, all others share the rest (Linux)")
 	if err := flags.Parse(args); err != nil {

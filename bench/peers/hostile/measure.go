@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -170,32 +171,45 @@ func (p *parties) stop() {
 // bystander is two clients with a call at a time.
 var bystander = load.Plan{Connections: 2, Streams: 1, Call: load.Call{Size: 64, Trips: 1}, Join: 1}
 
-// attacks prints a line for each attack.
+// attacks prints a line for each attack: medians of its rounds, and how far the ratio to quiet went.
 func (m *measurement) attacks(match *regexp.Regexp) error {
 	fmt.Fprintf(m.out, "| attack | p99 quiet | same CPU elsewhere | attacked | ratio to quiet | to elsewhere | units/s | connections | relay's CPU | RSS grew by |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, a := range attacks() {
 		if !match.MatchString(a.name) {
 			continue
 		}
-		var lines []line
-		for range m.rounds {
-			l, err := m.attack(a)
-			if err != nil {
-				return fmt.Errorf("%s: %w", a.name, err)
-			}
-			lines = append(lines, l)
+		lines, err := m.attack(a)
+		if err != nil {
+			return fmt.Errorf("%s: %w", a.name, err)
 		}
-		slices.SortFunc(lines, func(x, y line) int { return int(x.attacked - y.attacked) })
-		l := lines[len(lines)/2]
-		ratio := func(to time.Duration) float64 { return float64(l.attacked) / float64(max(to, 1)) }
-		fmt.Fprintf(m.out, "| %s | %v | %v | %v | %.1f | %.1f | %.0f | %d | %.0f %% | %.1f MiB |\n", a.name, l.quiet.Round(time.Microsecond),
-			l.control.Round(time.Microsecond), l.attacked.Round(time.Microsecond), ratio(l.quiet), ratio(l.control),
-			float64(l.did.Units)/m.duration.Seconds(), l.did.Connections, 100*l.cpu.Seconds()/m.duration.Seconds(), float64(l.grown)/(1<<20))
+		low, toQuiet, high := spread(lines, func(l line) float64 { return float64(l.attacked) / float64(max(l.quiet, 1)) })
+		_, toElsewhere, _ := spread(lines, func(l line) float64 { return float64(l.attacked) / float64(max(l.control, 1)) })
+		_, rate, _ := spread(lines, func(l line) float64 { return float64(l.did.Units) / m.duration.Seconds() })
+		_, conns, _ := spread(lines, func(l line) int { return l.did.Connections })
+		_, cpu, _ := spread(lines, func(l line) float64 { return l.cpu.Seconds() / m.duration.Seconds() })
+		_, _, grown := spread(lines, func(l line) int64 { return l.grown })
+		p99 := func(of func(line) time.Duration) time.Duration {
+			_, d, _ := spread(lines, of)
+			return d.Round(time.Microsecond)
+		}
+		fmt.Fprintf(m.out, "| %s | %v | %v | %v | %.1f (%.1f to %.1f) | %.1f | %.0f | %d | %.0f %% | %.1f MiB |\n", a.name,
+			p99(func(l line) time.Duration { return l.quiet }), p99(func(l line) time.Duration { return l.control }),
+			p99(func(l line) time.Duration { return l.attacked }), toQuiet, low, high, toElsewhere, rate, conns, 100*cpu, float64(grown)/(1<<20))
 	}
 	return nil
 }
 
-// line is what one measurement found: p99s, and what attacker and relay did meanwhile.
+// spread returns the least, the median and the greatest of what lines have.
+func spread[T cmp.Ordered](lines []line, of func(line) T) (low, median, high T) {
+	var all []T
+	for _, l := range lines {
+		all = append(all, of(l))
+	}
+	slices.Sort(all)
+	return all[0], all[len(all)/2], all[len(all)-1]
+}
+
+// line is what one round found: p99s, and what attacker and relay did meanwhile.
 type line struct {
 	quiet, attacked, control time.Duration
 	did                      deed
@@ -203,25 +217,38 @@ type line struct {
 	grown                    int64
 }
 
-func (m *measurement) attack(a attack) (l line, err error) {
+// attack measures in turns: what else the machine does changes from one second to the next, and a ratio is of what was measured side by side.
+func (m *measurement) attack(a attack) (lines []line, err error) {
 	p, err := m.start(backendConfig{})
 	if err != nil {
-		return l, err
+		return nil, err
 	}
 	defer p.stop()
 	plan := bystander
 	plan.Addr = p.proxy.Addr
 	if err := p.load.Ask(load.Request{Open: &plan}, nil); err != nil {
-		return l, err
+		return nil, err
 	}
 	if _, _, err := p.calls(m.duration / 4); err != nil { // to warm up
-		return l, err
+		return nil, err
 	}
-	quiet, idle, err := p.calls(m.duration)
+	for range m.rounds {
+		l, err := p.round(a, m.duration)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, l)
+	}
+	return lines, nil
+}
+
+// round measures once each: quiet, attacked, and while a sink is attacked.
+func (p *parties) round(a attack, d time.Duration) (l line, err error) {
+	quiet, idle, err := p.calls(d)
 	if err != nil {
 		return l, err
 	}
-	attacked, busy, did, err := p.while(order{a.name, p.proxy.Addr}, m.duration)
+	attacked, busy, did, err := p.while(order{a.name, p.proxy.Addr}, d)
 	if err != nil {
 		return l, err
 	}
@@ -230,7 +257,7 @@ func (m *measurement) attack(a attack) (l line, err error) {
 	if err := p.sink.Ask(price{float64(max(spent, 0)) / float64(max(did.Octets, 1))}, nil); err != nil {
 		return l, err
 	}
-	control, _, _, err := p.while(order{a.name, p.trash}, m.duration)
+	control, _, _, err := p.while(order{a.name, p.trash}, d)
 	l = line{quiet.P99, attacked.P99, control.P99, did, busy.CPU, busy.RSS}
 	return l, err
 }

@@ -3,7 +3,10 @@
 
 package hpack
 
-import "math"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // protocolTableSize is the size of both tables before SETTINGS and size updates
 // change it (RFC 9113 section 6.5.2).
@@ -172,6 +175,10 @@ func (d *Decoder) updates() (reason string) {
 // this loop is all the work that most blocks are. It stops at everything else,
 // for field to deal with.
 func (d *Decoder) run() {
+	if d.over != nil {
+		d.skipRun()
+		return
+	}
 	p, i, dst, list := d.block, d.i, d.dst, d.list
 	for ; i < len(p) && p[i] > 0x80 && p[i] < 0xff; i++ {
 		var f *Field
@@ -184,9 +191,6 @@ func (d *Decoder) run() {
 			}
 			f = &d.table.at(k).field
 		}
-		if d.over != nil {
-			continue // it exists, and that is all that matters now
-		}
 		n := uint64(len(f.Name) + len(f.Value) + fieldOverhead)
 		if list+n > d.maxList || len(dst) >= d.maxFields {
 			break
@@ -195,6 +199,25 @@ func (d *Decoder) run() {
 		dst = append(dst, *f)
 	}
 	d.i, d.dst, d.list = i, dst, list
+}
+
+// skipRun is run of a list over its limit: an entry has to exist, and that is all that matters. A block
+// that is nothing but such octets costs most of all per octet, so they are looked at by eights.
+func (d *Decoder) skipRun() {
+	p, i := d.block, d.i
+	last := uint64(min(staticLen+d.table.count, 0x7e)) // index of the last entry that an octet can name
+	const ones = 0x0101010101010101
+	for ; i+8 <= len(p); i += 8 {
+		x := binary.LittleEndian.Uint64(p[i:])
+		index := x &^ (0x80 * ones)
+		// Each octet has its high bit set, and its index is at least 1 and at most last.
+		if x&(index+0x7f*ones)&^(index+(0x7f-last)*ones)&(0x80*ones) != 0x80*ones {
+			break
+		}
+	}
+	for ; i < len(p) && p[i] > 0x80 && uint64(p[i]&0x7f) <= last; i++ {
+	}
+	d.i = i
 }
 
 // field reads one field (RFC 7541 section 6).
