@@ -25,6 +25,7 @@ import (
 // goroutine of its own.
 type httpStream struct {
 	down   *h2.Stream
+	toHead bool // the answer has no content
 	cancel context.CancelFunc
 
 	mu   sync.Mutex
@@ -40,7 +41,7 @@ var errStreamOver = errors.New("relay: the client reset the stream or its connec
 // serveHTTP serves a request that is no gRPC.
 func (d *downConn) serveHTTP(c *Call, b *h2.Batch, head h2.Head) {
 	if d.srv.HTTP == nil {
-		x := &refusal{down: &c.down}
+		x := &refusal{down: &c.down, toHead: find(head.Fields, ":method") == http.MethodHead}
 		c.down.Owner = x // nobody else has seen the stream yet
 		if head.EndStream {
 			x.answer(b)
@@ -53,6 +54,7 @@ func (d *downConn) serveHTTP(c *Call, b *h2.Batch, head h2.Head) {
 	ctx, cancel := context.WithCancel(context.Background())
 	x.cancel = cancel
 	r := d.httpRequest(c, head.Fields).WithContext(ctx)
+	x.toHead = r.Method == http.MethodHead
 	r.Body = x
 	d.srv.conns.Add(1)
 	go x.serve(d.srv, r) // ends with the handler, whose context ends with the stream
@@ -61,9 +63,10 @@ func (d *downConn) serveHTTP(c *Call, b *h2.Batch, head h2.Head) {
 // A refusal is a request that is no gRPC, where no handler is given. It is answered when
 // it has ended: until then it is held to the rules of HTTP/2 like any other.
 type refusal struct {
-	down *h2.Stream
-	seen int // octets of the body, thrown away
-	done bool
+	down   *h2.Stream
+	toHead bool // it has no content in its answer
+	seen   int  // octets of the body, thrown away
+	done   bool
 }
 
 // maxRefused bounds how much of the body is waited for.
@@ -86,8 +89,8 @@ func (x *refusal) answer(b *h2.Batch) {
 	s.SendHeaders(b, []hpack.Field{
 		{Name: ":status", Value: "415"},
 		{Name: "content-type", Value: "text/plain; charset=utf-8"},
-	}, false)
-	s.Send(b, []byte("This is a gRPC endpoint: expected POST with content-type application/grpc.\n"), true) //nolint:errcheck // dropped where the budget is spent
+	}, x.toHead)
+	s.Send(b, []byte("This is a gRPC endpoint: expected POST with content-type application/grpc.\n"), true) //nolint:errcheck // dropped where the stream has ended, or the budget is spent
 	s.StopReceiving(b)
 }
 
@@ -195,6 +198,7 @@ type httpWriter struct {
 	x      *httpStream
 	header http.Header
 	wrote  bool
+	empty  bool // of a status that has no content
 }
 
 var _ http.Flusher = (*httpWriter)(nil)
@@ -205,7 +209,8 @@ func (w *httpWriter) WriteHeader(code int) {
 	if w.wrote {
 		return
 	}
-	w.wrote = true
+	w.wrote = code >= 200 // else it is interim
+	w.empty = code == http.StatusNoContent || code == http.StatusNotModified
 	fields := []hpack.Field{{Name: ":status", Value: strconv.Itoa(code)}}
 	for name, values := range w.header {
 		name = strings.ToLower(name)
@@ -225,9 +230,16 @@ func (w *httpWriter) WriteHeader(code int) {
 // maxUnsent is how much of a response may wait for the client before Write does.
 const maxUnsent = 64 << 10
 
-// Write sends octets, and waits while the client has not taken those before.
+// Write sends octets, and waits while the client has not taken those before. As with net/http, the content of an answer to HEAD is
+// not sent, and one of a status without content is an error.
 func (w *httpWriter) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
+	switch {
+	case w.empty:
+		return 0, http.ErrBodyNotAllowed
+	case w.x.toHead:
+		return len(p), nil
+	}
 	written := 0
 	for len(p) > 0 {
 		if err := w.wait(); err != nil {

@@ -224,6 +224,45 @@ func TestNoHTTPHandler(t *testing.T) {
 	}
 }
 
+// What has no content in HTTP gets none, whatever the handler writes: answers to HEAD, and those of some statuses, one of
+// which may come before the answer.
+func TestHTTPWithoutContent(t *testing.T) {
+	handlers := map[string]http.Handler{"": nil, "/": http.HandlerFunc(teapot), "/hints": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusEarlyHints)
+		w.WriteHeader(http.StatusNoContent)
+		if n, err := w.Write([]byte("content")); n != 0 || !errors.Is(err, http.ErrBodyNotAllowed) {
+			t.Errorf("content of a status that has none: %d octets written, %v", n, err)
+		}
+	})}
+	for path, h := range handlers {
+		r := start(t, rigConfig{server: func(s *relay.Server) { s.HTTP = h }})
+		c := rawDial(t, r.addr)
+		check(t, c.Headers(1, true, ":method", "HEAD", ":scheme", "http", ":path", "/"+path, ":authority", "x"))
+		if f := must(c.Until(func(f rawpeer.Frame) bool { return f.StreamID == 1 && (f.End() || len(f.Payload) > 0) }))(t); len(f.Payload) > 0 {
+			t.Errorf("content in the answer to HEAD %q: %v", path, f)
+		}
+		c.Close()
+		for proto, client := range clients(t) {
+			for _, method := range []string{"HEAD", "GET"} {
+				if method == "GET" && path != "/hints" {
+					continue
+				}
+				req := must(http.NewRequestWithContext(within(t), method, "http://"+r.addr+path, nil))(t)
+				res, err := client.Do(req)
+				if err != nil {
+					t.Errorf("%s %s %q: %v", proto, method, path, err)
+					continue
+				}
+				body, err := io.ReadAll(res.Body)
+				res.Body.Close()
+				if err != nil || len(body) > 0 || path == "/hints" && res.StatusCode != http.StatusNoContent {
+					t.Errorf("%s %s %q: status %d, content %q, %v", proto, method, path, res.StatusCode, body, err)
+				}
+			}
+		}
+	}
+}
+
 // A client that leaves frees the handler; one that does not read holds it back.
 func TestHTTPHandlerLeft(t *testing.T) {
 	entered, over := make(chan bool, 1), make(chan error, 1)
