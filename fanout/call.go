@@ -167,8 +167,8 @@ func (c *Call) bestEffortState() State {
 // policy is met.
 //
 // The code follows from those of the failed targets by the call's [CodeRule]; the
-// message is one line that names the policy and at most 10 failed targets, and the
-// details are those of the failed targets' statuses as far as 4 KiB take them, both in the order of
+// message is one line of about 2 KiB at most that names the policy and at most 10 failed targets, and the
+// details are those of the failed targets' statuses as far as 4 KiB, less beside a long message, take them, both in the order of
 // the targets. Under [Primary] the primary alone counts. The status of a call to a
 // single target is that target's.
 func (c *Call) Status() *status.Status {

@@ -5,6 +5,7 @@ package fanout
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -150,6 +151,33 @@ func TestFirstEndCounts(t *testing.T) {
 	}
 	if ok, failed, cancelled := c.Counts(); ok != 1 || failed != 0 || cancelled != 0 {
 		t.Errorf("counts = %d, %d, %d, want 1, 0, 0", ok, failed, cancelled)
+	}
+}
+
+// A status of long texts and many details leaves the trailer room for others.
+func TestStatusFitsIntoTrailer(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", strings.Repeat("long ", 50), strings.Repeat("\u00e4", 100)} {
+		var names []string
+		for i := range 20 {
+			names = append(names, fmt.Sprintf("10.5.0.%d:50000", i))
+		}
+		c, err := NewCall(All(), MostFrequent, names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range names {
+			s, err := status.New(codes.Aborted, text).WithDetails(&errdetails.ErrorInfo{Reason: strings.Repeat("r", 300)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.End(i, End{Status: s})
+		}
+		s := c.Status()
+		message := len(url.PathEscape(s.Message()))
+		if size := message + proto.Size(s.Proto())*4/3; size > 6500 || len(s.Details()) == 0 || !strings.Contains(s.Message(), "10.5.0.9:50000: Aborted") {
+			t.Errorf("%.10q: %d octets, the message %d of them, %d details", text, size, message, len(s.Details()))
+		}
 	}
 }
 

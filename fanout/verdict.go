@@ -68,28 +68,47 @@ func rank(code codes.Code) int {
 	return slices.Index(severity, codes.Unknown)
 }
 
-// The bounds of a verdict. It travels in a trailer, whose size peers limit: 8 KiB is usual.
+// The bounds of a verdict. It travels in a trailer, whose size peers limit: 8 KiB is usual, of which a summary and the
+// names of fields need some. The message is in there twice, as the details bring the whole status, and those as base64.
 const (
-	maxNamed       = 10
-	maxNameBytes   = 100
-	maxTextBytes   = 200
-	maxDetailBytes = 4 << 10
+	maxNamed        = 10
+	maxNameBytes    = 100
+	maxTextBytes    = 200
+	maxMessageBytes = 2 << 10 // less the texts where names and codes alone take most of it
+	maxDetailBytes  = 4 << 10
+	maxVerdictBytes = 6 << 10
 )
 
 // verdict returns the status of a failed call to targets targets. The failures are in the order of the
 // targets, at least one; unheard targets were not waited for.
 func verdict(policy Policy, rule CodeRule, failures []failure, targets, unheard int) *status.Status {
 	p := status.New(rule.choose(failures), verdictText(policy, failures, targets, unheard)).Proto()
-	size := 0
+	left := detailBytes(p.GetMessage())
 	for _, f := range failures {
 		for _, d := range f.status.Proto().GetDetails() {
-			if n := len(d.GetTypeUrl()) + len(d.GetValue()); size+n <= maxDetailBytes {
-				size += n
+			if n := len(d.GetTypeUrl()) + len(d.GetValue()); n <= left {
+				left -= n
 				p.Details = append(p.Details, d)
 			}
 		}
 	}
 	return status.FromProto(p)
+}
+
+// detailBytes returns how much the details may take beside a message.
+func detailBytes(message string) int {
+	return min(maxDetailBytes, (maxVerdictBytes-wireLen(message))*3/4-len(message))
+}
+
+// wireLen returns the length of a message in grpc-message, where it is percent-encoded.
+func wireLen(message string) int {
+	n := len(message)
+	for i := range len(message) {
+		if c := message[i]; c < ' ' || c > '~' || c == '%' {
+			n += 2
+		}
+	}
+	return n
 }
 
 func verdictText(policy Policy, failures []failure, targets, unheard int) string {
@@ -103,19 +122,35 @@ func verdictText(policy Policy, failures []failure, targets, unheard int) string
 			fmt.Fprintf(&b, ", %d not waited for", unheard)
 		}
 	}
+	named := failures[:min(len(failures), maxNamed)]
+	room := textBytes(named)
 	separator := ": "
-	for i, f := range failures {
-		if i == maxNamed {
-			fmt.Fprintf(&b, "; and %d more", len(failures)-i)
-			break
-		}
+	for _, f := range named {
 		fmt.Fprintf(&b, "%s%s: %v", separator, clip(oneLine(f.name), maxNameBytes), f.status.Code())
 		if text := oneLine(f.status.Message()); text != "" {
-			b.WriteString(": " + clip(text, maxTextBytes))
+			b.WriteString(": " + clip(text, room))
 		}
 		separator = "; "
 	}
+	if more := len(failures) - len(named); more > 0 {
+		fmt.Fprintf(&b, "; and %d more", more)
+	}
 	return b.String()
+}
+
+// textBytes returns how much each failure's text may take for the message to keep its bound: the long ones are cut.
+func textBytes(named []failure) int {
+	const step = 10
+	for room := maxTextBytes; room > 0; room -= step {
+		left := maxMessageBytes - 200 // for what comes before and behind
+		for _, f := range named {
+			left -= wireLen(clip(f.name, maxNameBytes)) + len(f.status.Code().String()) + wireLen(clip(f.status.Message(), room)) + len("; : : ")
+		}
+		if left >= 0 {
+			return room
+		}
+	}
+	return 0
 }
 
 // clip shortens s, which is UTF-8, to at most n bytes of whole characters and a mark.

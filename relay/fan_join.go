@@ -210,7 +210,13 @@ func (f *fanCall) sendHead(b *h2.Batch) {
 // trailers appends what the targets' trailers have, and the outcomes if the call is to tell them.
 func (f *fanCall) trailers(fields []hpack.Field) []hpack.Field {
 	if !f.cfg.wraps() {
-		left := or(f.cfg.Limits.MetadataBytes, defaultMetadataBytes)
+		left := f.cfg.Limits.MetadataBytes
+		if left == 0 {
+			left = leftOf(fields)
+			if f.cfg.Summary {
+				left -= summaryBytes
+			}
+		}
 		for i := range f.targets {
 			fields = appendWithin(fields, f.targets[i].trailer, &left)
 		}
@@ -222,7 +228,11 @@ func (f *fanCall) trailers(fields []hpack.Field) []hpack.Field {
 	for i := range f.targets {
 		outcomes[i] = f.targets[i].outcome()
 	}
-	for key, values := range fanout.Trailer(fanout.NewReport(outcomes, f.cfg.Report)) {
+	limits := f.cfg.Report
+	if limits.MaxBytes == 0 {
+		limits.MaxBytes = reportBytes(fields)
+	}
+	for key, values := range fanout.Trailer(fanout.NewReport(outcomes, limits)) {
 		for _, v := range values {
 			if strings.HasSuffix(key, "-bin") {
 				v = base64.RawStdEncoding.EncodeToString([]byte(v))
@@ -231,6 +241,27 @@ func (f *fanCall) trailers(fields []hpack.Field) []hpack.Field {
 		}
 	}
 	return fields
+}
+
+const (
+	// maxTrailerBytes is what peers usually take of a trailer.
+	maxTrailerBytes = 8 << 10
+	// summaryBytes has room for the outcomes as a line, for those in their shortest form, and for the names of both.
+	summaryBytes = 1500
+)
+
+// leftOf returns what the fields leave of a trailer.
+func leftOf(fields []hpack.Field) int {
+	left := maxTrailerBytes
+	for i := range fields {
+		left -= len(fields[i].Name) + len(fields[i].Value) + 32 // RFC 9113, 6.5.2
+	}
+	return left
+}
+
+// reportBytes returns the size of a report that may join the fields in a trailer.
+func reportBytes(fields []hpack.Field) int {
+	return min(fanout.DefaultReportBytes, max(1, (leftOf(fields)-summaryBytes)*3/4)) // it travels as base64
 }
 
 // appendWithin appends fields while they take no more than left, counted as header lists are.

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/manifold-grpc/manifold/fanout"
 	"github.com/manifold-grpc/manifold/internal/rawpeer"
@@ -153,6 +155,35 @@ func TestFanMetadata(t *testing.T) {
 	}
 	if ct := header.Get("content-type"); !slices.Equal(ct, []string{"application/grpc+octets"}) {
 		t.Errorf("content-type %q", ct)
+	}
+}
+
+// A report leaves the trailer within what peers take, beside long messages, details and trailers of targets.
+func TestFanReportFits(t *testing.T) {
+	long := func(_ any, st grpc.ServerStream) error {
+		st.SetTrailer(metadata.Pairs("t", strings.Repeat("t", 200)))
+		return must(status.New(codes.Aborted, strings.Repeat("long ", 50)).WithDetails(wrapperspb.String(strings.Repeat("d", 100))))(t).Err()
+	}
+	addrs := make([]string, 10)
+	for i := range addrs {
+		addrs[i] = serve(t, long)
+	}
+	f := fan(t, &relay.FanOut{Policy: fanout.Any(), Summary: true}, rigConfig{}, addrs...)
+	_, st, trailer := collect(within(t), t, dial(t, f.addr), "x")
+	if r := must(fanout.ReadTrailer(trailer))(t); st.Code() != codes.Aborted || r.GetFailed() != 10 {
+		t.Errorf("%v, report %v", st.Code(), r)
+	}
+	size := len("grpc-message") + 32 + len(st.Message())
+	for key, values := range trailer {
+		for _, v := range values {
+			if strings.HasSuffix(key, "-bin") {
+				v = base64.RawStdEncoding.EncodeToString([]byte(v))
+			}
+			size += len(key) + 32 + len(v)
+		}
+	}
+	if size > 8<<10 {
+		t.Errorf("the trailer has %d octets", size)
 	}
 }
 
