@@ -43,6 +43,7 @@ var _ carrier = (*concat)(nil)
 // part is what concat holds of one target of a call that is not streaming. It is guarded by concat.turn.
 type part struct {
 	header   metadata.MD        // nil if there is none
+	ended    bool               // nothing more comes of it
 	spoiled  bool               // a hook failed on it from another target's goroutine; the answer has that error already
 	messages []mem.BufferSlice  // with their information, to be joined
 	one      [1]mem.BufferSlice // the first array of messages
@@ -235,6 +236,20 @@ func (a *concat) becomeStreaming() {
 			a.report(t, held.rawError)
 		}
 	}
+
+	// Only now that what they sent is in the order too.
+	for i := range a.fan.targets {
+		if a.fan.targets[i].part.ended {
+			a.endOrdered(i)
+		}
+	}
+}
+
+// endOrdered has an order not wait for a target any more. turn is held.
+func (a *concat) endOrdered(index int) {
+	if a.order != nil {
+		_ = a.sendAll(a.order.End(index)) // which has aborted the call
+	}
 }
 
 // ended puts what became of the target into the answer.
@@ -264,8 +279,9 @@ func (a *concat) ended(t *fanTarget, phase Phase, err error) (told telling) {
 		told = a.report(t, err)
 	}
 
-	if a.order != nil {
-		_ = a.sendAll(a.order.End(t.index)) // which has aborted the call
+	t.part.ended = true
+	if a.kind == kindStreaming {
+		a.endOrdered(t.index)
 	}
 
 	return told

@@ -272,6 +272,33 @@ func TestOrderAfterEnd(t *testing.T) {
 	})
 }
 
+// Of a method whose kind is not known, what comes before it shows itself to be a stream is in the order too, and a target that ended
+// before that holds back nothing that comes later.
+func TestOrderOfUnknownKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inMemory(t)
+
+		long := func(_ any, s grpc.ServerStream) error {
+			time.Sleep(time.Millisecond) // the other one has ended
+			send(t, s, "1")
+			send(t, s, "3")
+
+			return hang(nil, s)
+		}
+		conn := fan(t, allConnected(t, nodes(t, long, answer("0"))), proxy.WithFanout(proxy.Fanout{
+			OrderKey: func(m []byte) string { return string(m) },
+		}))
+
+		begin := time.Now()
+		s := open(t, conn, streamMethod)
+		_ = s.CloseSend()
+
+		if got := recv(t, s) + recv(t, s) + recv(t, s); got != "b=0a=1a=3" || time.Since(begin) > time.Second {
+			t.Errorf("got %q after %v", got, time.Since(begin))
+		}
+	})
+}
+
 // A lookup that finds nothing says so.
 func TestChoiceFindsNothing(t *testing.T) {
 	c := &proxy.Choice{
