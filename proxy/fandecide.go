@@ -231,13 +231,19 @@ func (t *fanTarget) reported() fanout.Outcome {
 }
 
 // detach makes the targets independent of the caller's stream, for calls whose targets may outlive the answer. Until the answer the
-// caller's leaving ends them all the same.
+// caller's leaving ends them all the same, and so does the caller's deadline ever.
 func (f *fanCall) detach() {
 	if f.options == nil || f.options.LetFinish <= 0 || f.statusWriter() == nil {
 		return
 	}
 
-	f.base, f.endBase = context.WithCancel(context.WithoutCancel(f.ctx))
+	base := context.WithoutCancel(f.ctx)
+	if deadline, ok := f.ctx.Deadline(); ok {
+		f.base, f.endBase = context.WithDeadline(base, deadline)
+	} else {
+		f.base, f.endBase = context.WithCancel(base)
+	}
+
 	f.course.met = make(chan struct{})
 }
 

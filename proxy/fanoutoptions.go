@@ -72,7 +72,8 @@ type Fanout struct {
 	// gives, at most 250 ms; never more than half of it. Negative: none.
 	Reserve time.Duration
 
-	// LetFinish is how long the targets that a decided call needs no more may go on, after the caller has its answer. 0: they are
+	// LetFinish is how long the targets that a decided call needs no more may go on, after the caller has its answer; the caller's deadline
+	// holds for them too. One that still waits for its connection goes on with that; one that had not had its turn, with Hedge, gets none. 0: they are
 	// cancelled. The handler returns when they have ended. It needs the server streams of grpc-go and has no effect with
 	// [WithInterceptedStatus], nor for a call whose requests are not complete by then.
 	LetFinish time.Duration

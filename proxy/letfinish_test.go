@@ -155,3 +155,72 @@ func TestMergerAfterLast(t *testing.T) {
 		}
 	})
 }
+
+// The caller's deadline holds for targets that go on after the answer, and they are told of it, whether or not time is reserved ahead of it.
+func TestLetFinishDeadline(t *testing.T) {
+	for _, reserve := range []time.Duration{-1, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			inMemory(t)
+
+			const timeout = 2 * time.Second
+
+			told, ended := make(chan bool, 1), make(chan time.Duration, 1)
+			begin := time.Now()
+			slow := func(_ any, s grpc.ServerStream) error {
+				_, ok := s.Context().Deadline()
+				told <- ok
+
+				<-s.Context().Done()
+				ended <- time.Since(begin)
+
+				return s.Context().Err()
+			}
+
+			conn := fan(t, plain(allConnected(t, nodes(t, slow, after(time.Millisecond, echo)))), proxy.WithFanout(proxy.Fanout{
+				Policy: fanout.Any(), LetFinish: time.Hour, Reserve: reserve,
+			}))
+			connected(t, conn)
+
+			begin = time.Now()
+			if _, _, took, err := timed(t, conn, timeout, unaryMethod); err != nil || took != time.Millisecond {
+				t.Errorf("%v after %v", err, took)
+			}
+
+			if !<-told {
+				t.Error("the backend knows of no deadline")
+			}
+
+			if took := <-ended; took > timeout {
+				t.Errorf("the slow one was ended after %v, want at most %v", took, timeout)
+			}
+		})
+	}
+}
+
+// One that waits for its connection when the call is decided goes on with that, and gets the request.
+func TestLetFinishWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inMemory(t)
+
+		got, may := make(chan string, 1), make(chan struct{})
+		all := allConnected(t, nodes(t, func(_ any, s grpc.ServerStream) error {
+			m, err := tryRecv(s)
+			got <- m
+
+			return err
+		}, echo))
+		all[0] = &lateNode{*all[0].(*node), may}
+
+		conn := fan(t, all, proxy.WithFanout(proxy.Fanout{Policy: fanout.Any(), LetFinish: time.Minute}))
+
+		if _, _, took, err := timed(t, conn, testTimeout, unaryMethod); err != nil || took != 0 {
+			t.Errorf("%v after %v", err, took)
+		}
+
+		close(may)
+
+		if m := <-got; m != "x" {
+			t.Errorf("the one that was late got %q", m)
+		}
+	})
+}

@@ -35,7 +35,8 @@ type FanOut struct {
 	// function alone, and messages go out as it sends them, whatever the method's kind. It prevails over Envelope and OrderKey.
 	Merger NewMerger
 
-	// Summary puts the outcome of each target into the call's trailers, within Report's limits.
+	// Summary puts the outcome of each target into the call's trailers, within Report's limits. Without a limit there, the report
+	// takes 4 KiB, or what the status and the targets' trailers leave of 8 KiB, which is what peers usually take.
 	Summary bool
 	Report  fanout.ReportLimits
 
@@ -69,8 +70,10 @@ type FanOut struct {
 	HedgeDelay time.Duration
 
 	// LetFinish is how long the targets that a decided call needs no more may go on after the caller has its answer; theirs is
-	// dropped; the deadline that the caller gave ends them all the same, and a server lets at most 4096 targets go on at once. 0: they are cancelled, as they are if the call fails, if its request is not complete by then, or if they still wait for a
-	// connection or a stream.
+	// dropped; the deadline that the caller gave ends them all the same, and a server lets at most 4096 targets go on at once. One that
+	// still waits for a connection or a stream goes on with that, as long as ConnectTimeout lets it, and then gets the request, if that has no more
+	// than 64 KiB; one that had not had its turn, with Hedge, gets none. 0: they are cancelled, as they are if the call fails, or if its
+	// request is not complete by then.
 	LetFinish time.Duration
 
 	// Limits bound what one call may hold.

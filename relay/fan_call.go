@@ -51,8 +51,10 @@ type fanCall struct {
 	reserved bool      // reserve has come
 
 	// Targets that go on although the call is over.
-	loose      int
-	looseTimer *time.Timer
+	loose        int
+	looseUntil   time.Time
+	looseTimer   *time.Timer
+	looseRequest []byte // for those that wait for a stream, reserved in the server's budget; nil: an empty one
 }
 
 var fanPool = sync.Pool{New: func() any { return new(fanCall) }}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/manifold-grpc/manifold/fanout"
+	"github.com/manifold-grpc/manifold/internal/memnet"
 	"github.com/manifold-grpc/manifold/relay"
 )
 
@@ -156,4 +158,77 @@ func TestFanLetFinishLost(t *testing.T) {
 			t.Errorf("ended by %q", reason)
 		}
 	})
+}
+
+// A target that waits for a connection goes on with that, and gets the request when it has one: until its time to connect, that of
+// LetFinish or the caller's deadline is over.
+func TestFanLetFinishWaiting(t *testing.T) {
+	const ms = time.Millisecond
+	tests := []struct {
+		name    string
+		cfg     relay.FanOut
+		timeout time.Duration // of the caller
+		refused bool          // the connection, in the end
+		end     string
+		after   time.Duration
+	}{
+		{"in time", relay.FanOut{LetFinish: time.Minute}, time.Hour, false, "OK  true", 1000 * ms},
+		{"time to connect", relay.FanOut{LetFinish: time.Minute, ConnectTimeout: 400 * ms}, time.Hour, false, "DeadlineExceeded TARGET_TIMEOUT false", 400 * ms},
+		{"time", relay.FanOut{LetFinish: 300 * ms}, time.Hour, false, "Canceled CANCELED false", 300 * ms},
+		{"deadline", relay.FanOut{LetFinish: time.Minute}, 200 * ms, false, "Canceled CANCELED false", 200 * ms},
+		{"refused", relay.FanOut{LetFinish: time.Minute}, time.Hour, true, "Unavailable CONNECT_FAILED false", 1000 * ms},
+		{"not let", relay.FanOut{}, time.Hour, false, "Canceled CANCELED false", 0},
+	}
+	for _, tt := range tests {
+		for _, request := range []string{"", "x", strings.Repeat("x", 5000)} {
+			bubble(t, fmt.Sprint(tt.name, " ", len(request)), func(t *testing.T) {
+				tt.cfg.Policy = fanout.Any()
+				f, cc := fanMemory(t, &tt.cfg, rigConfig{}, node{handler: answers("m")})
+				back := memnet.Listen("late")
+				got := make(chan string, 1)
+				serveOn(t, back, func(_ any, st grpc.ServerStream) error {
+					m, err := recv(st)
+					got <- m
+					return err
+				})
+				late := relay.NewEndpoint("late", relay.EndpointConfig{Dial: func(ctx context.Context) (net.Conn, error) {
+					select {
+					case <-time.After(1000 * ms):
+					case <-ctx.Done():
+					}
+					if tt.refused {
+						return nil, errors.New("connection refused")
+					}
+					return back.DialContext(ctx)
+				}})
+				t.Cleanup(late.Close)
+				ends := make(chan string, 1)
+				f.targets = append(f.targets, relay.Target{Name: "late", Backend: &relay.Backend{
+					Name: "late", Endpoints: []*relay.Endpoint{late},
+					AttemptEnded: func(_ *relay.Call, a relay.AttemptStats) { ends <- fmt.Sprint(a.Code, " ", a.Reason, " ", a.Opened) },
+				}})
+				begin := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), tt.timeout)
+				defer cancel()
+				if out, err := unary(ctx, cc, "/a.B/Unary", request); err != nil || out != "<a:m>" || time.Since(begin) > ms {
+					t.Fatalf("%q, %v after %v", out, err, time.Since(begin))
+				}
+				if o := outcomesOf(<-f.stats); o != "a:complete:OK late:cancelled:OK" {
+					t.Errorf("outcomes %s", o)
+				}
+				if end := <-ends; end != tt.end || time.Since(begin) != tt.after {
+					t.Errorf("ended with %q after %v, want %q after %v", end, time.Since(begin), tt.end, tt.after)
+				}
+				if strings.HasPrefix(tt.end, "OK") {
+					if m := <-got; m != request {
+						t.Errorf("it got %d octets, want %d", len(m), len(request))
+					}
+				}
+				synctest.Wait()
+				if n, held := late.InFlight(), f.Server.Buffered(); n != 0 || held != 0 {
+					t.Errorf("%d calls are left at it, %d octets held", n, held)
+				}
+			})
+		}
+	}
 }

@@ -65,12 +65,13 @@ type fanTarget struct {
 type targetStage uint8
 
 const (
-	targetIdle     targetStage = iota // not begun, or between two endpoints
-	targetQueued                      // in an endpoint's queue
-	targetOpen                        // has a stream
-	targetDraining                    // its stream is over, messages of it wait for the client
-	targetEnded                       // the verdict has heard of its end
-	targetLoose                       // likewise, and its stream goes on
+	targetIdle        targetStage = iota // not begun, or between two endpoints
+	targetQueued                         // in an endpoint's queue
+	targetOpen                           // has a stream
+	targetDraining                       // its stream is over, messages of it wait for the client
+	targetEnded                          // the verdict has heard of its end
+	targetLoose                          // likewise, and its stream goes on
+	targetLooseQueued                    // likewise, and it still waits in an endpoint's queue
 )
 
 func (t *fanTarget) init(f *fanCall, index int) { t.f, t.index = f, index }
@@ -95,10 +96,14 @@ func (t *fanTarget) queued() {
 }
 
 func (t *fanTarget) waitsFor(e *Endpoint) bool {
-	return t.stage == targetQueued && t.ep == e && t.f.running()
+	return t.ep == e && (t.stage == targetQueued && t.f.running() || t.stage == targetLooseQueued)
 }
 
 func (t *fanTarget) reroute(b *h2.Batch) {
+	if t.stage == targetLooseQueued {
+		t.looseEnd(b, frame.Cancel, codes.Unavailable, ReasonConnect)
+		return
+	}
 	reason, opened := ReasonConnect, t.stage == targetOpen
 	if opened {
 		reason = ReasonUnprocessed
@@ -162,8 +167,11 @@ func (t *fanTarget) open(uc *upConn, b *h2.Batch) error {
 		a = new(attempt)
 	}
 	a.call, a.target, a.Owner, a.Growth = c, t, a, c.dc.h2.Growth()
-	kept := len(c.replay.p)
-	if h := c.srv.Hooks.TargetOpening; h != nil {
+	loose, kept := t.stage == targetLooseQueued, len(c.replay.p)
+	if loose {
+		kept = len(f.looseRequest)
+	}
+	if h := c.srv.Hooks.TargetOpening; h != nil && !loose { // of a call that has ended nobody is told
 		h(c, t.index, t.target(), t.attempts)
 	}
 	if err := c.openOn(uc, b, a, c.reqEnd && kept == 0); err != nil {
@@ -171,8 +179,13 @@ func (t *fanTarget) open(uc *upConn, b *h2.Batch) error {
 	}
 	t.attempts++
 	f.opened++
+	t.up = a
+	if loose {
+		t.sendLoose(b)
+		return nil
+	}
 	f.unopened--
-	t.up, t.stage, t.sent = a, targetOpen, 0
+	t.stage, t.sent = targetOpen, 0
 	t.touch()
 	if kept > 0 {
 		t.send(b, c.replay.p, c.reqEnd)
@@ -314,7 +327,7 @@ func (t *fanTarget) leave(b *h2.Batch, reset frame.Code, code codes.Code, reason
 	case targetOpen:
 		t.up.Reset(b, reset)
 		t.messages, t.octets = t.f.c.reqCount.messages, t.f.c.reqCount.bytes
-	case targetDraining, targetEnded, targetLoose:
+	case targetDraining, targetEnded, targetLoose, targetLooseQueued:
 		return
 	}
 	if !opened {
