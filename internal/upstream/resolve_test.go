@@ -217,6 +217,13 @@ func (r *records) LookupSRV(context.Context, string, string, string) (string, []
 }
 
 func (r *records) LookupHost(_ context.Context, host string) ([]string, error) {
+	switch host {
+	case "gone.":
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	case "broken.":
+		return nil, &net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true}
+	}
+
 	return map[string][]string{"one.": {"10.0.0.1", "10.0.0.2"}, "two.": {"fd00::1"}}[host], nil
 }
 
@@ -274,6 +281,32 @@ func TestSRV(t *testing.T) {
 		}
 		r.Close()
 	})
+}
+
+// A host of a record that is gone does not void the others; one that could not be looked up may be there, so the endpoints before stay.
+func TestSRVHosts(t *testing.T) {
+	for _, tt := range []struct {
+		hosts []string
+		want  string
+	}{
+		{[]string{"gone.", "two."}, "[fd00::1]:1 two 1 "},
+		{[]string{"gone."}, "lookup gone.: no such host"},
+		{[]string{"two.", "broken."}, "lookup broken.: server misbehaving"},
+	} {
+		var list []*net.SRV
+		for _, host := range tt.hosts {
+			list = append(list, &net.SRV{Target: host, Port: 1})
+		}
+		cc := said{ch: make(chan string, 10)}
+		r, err := srvBuilder{&records{srv: list}}.Build(resolver.Target{}, cc, resolver.BuildOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := <-cc.ch; got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.hosts, got, tt.want)
+		}
+		r.Close()
+	}
 }
 
 // The whole way, with grpc-go's resolver of dns and a name server that the target names.

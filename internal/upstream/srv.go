@@ -5,6 +5,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -114,11 +115,16 @@ func (r *srvResolver) lookup(ctx context.Context) ([]resolver.Address, error) {
 		lowest = min(lowest, record.Priority)
 	}
 	var addrs []resolver.Address
+	var missing error
 	for _, record := range records {
 		if record.Priority != lowest {
 			continue
 		}
 		hosts, err := r.dns.LookupHost(ctx, record.Target)
+		if none, ok := errors.AsType[*net.DNSError](err); ok && none.IsNotFound {
+			missing = err // a host that is gone is no reason to do without the others
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -130,6 +136,10 @@ func (r *srvResolver) lookup(ctx context.Context) ([]resolver.Address, error) {
 				Attributes: attributes.New(weightKey{}, max(int(record.Weight), 1)),
 			})
 		}
+	}
+
+	if len(addrs) == 0 && missing != nil {
+		return nil, missing
 	}
 
 	return addrs, nil
