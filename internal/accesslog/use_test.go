@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // Lines go to the output that is in use when they come, also where both wait for the same write.
@@ -39,4 +41,30 @@ func TestUseBetweenLines(t *testing.T) {
 	if n := w.Written(); n != 4 {
 		t.Errorf("%d lines were written, want 4", n)
 	}
+}
+
+// stuck is an output that takes nothing for an hour.
+type stuck struct{}
+
+func (stuck) Write(p []byte) (int, error) {
+	time.Sleep(time.Hour)
+
+	return len(p), nil
+}
+
+// An output that takes nothing does not hold up the end.
+func TestCloseStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, err := Open(Config{Output: stuck{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.add([]byte("a\n"))
+		time.Sleep(2 * time.Second)
+		begin := time.Now()
+		if w.Close(); time.Since(begin) != closeTimeout {
+			t.Errorf("closed after %v, want %v", time.Since(begin), closeTimeout)
+		}
+		time.Sleep(2 * time.Hour)
+	})
 }

@@ -172,13 +172,22 @@ func (w *Writer) Use(o *Output) {
 	w.signal()
 }
 
-// Close writes what waits and ends. Lines that come later are dropped.
+// closeTimeout bounds Close: an output that takes nothing, such as a pipe that nobody reads, is not to hold up who stops.
+const closeTimeout = 5 * time.Second
+
+// Close writes what waits and ends. Lines that come later are dropped. An output that takes nothing for 5 s is left to itself.
 func (w *Writer) Close() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
 	w.signal()
-	<-w.done
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case <-w.done:
+	case <-timer.C:
+		w.cfg.Log.Error("access log takes no lines, those that wait are lost")
+	}
 }
 
 // run writes until Close.

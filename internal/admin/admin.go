@@ -110,7 +110,7 @@ func known(host string, hosts []string, remote bool) bool {
 		return remote || ip.IsLoopback()
 	}
 
-	return name == "localhost" || slices.Contains(hosts, name)
+	return name == "localhost" || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, name) })
 }
 
 type handler struct{ Source }

@@ -20,7 +20,7 @@ func TestGuard(t *testing.T) {
 	h := admin.Handler(admin.Source{
 		Status: func(uint64) *status.Status { return &status.Status{} }, Metrics: http.NotFoundHandler(),
 		Drain: func() { drained++ }, Level: new(slog.LevelVar),
-	}, []string{"ops.example.com"}, false)
+	}, []string{"ops.example.com", "Console.Example.com"}, false)
 	tests := []struct {
 		method, host, origin, header string
 		code                         int
@@ -30,6 +30,7 @@ func TestGuard(t *testing.T) {
 		{"GET", "localhost:9901", "", "", 200},
 		{"GET", "LOCALHOST", "", "", 200},
 		{"GET", "ops.example.com", "", "", 200},
+		{"GET", "console.example.com:9901", "", "", 200},
 		{"GET", "rebound.example.net:9901", "", "", 403},
 		{"GET", "localhost.example.net", "", "", 403},
 		{"GET", "10.0.0.1:9901", "", "", 403},

@@ -18,7 +18,7 @@ type Frontend struct {
 	generation uint64 // guarded by the registry's mu
 
 	// unrouted is the calls that were refused before a route was looked for.
-	unrouted *Cell
+	unrouted atomic.Pointer[Cell]
 
 	opened   atomic.Uint64
 	closed   tally
@@ -40,13 +40,13 @@ func (r *Registry) Frontend(name string) *Frontend {
 		r.frontends[name] = f
 	}
 	f.generation = r.generation
-	f.unrouted = r.cell(Key{Frontend: name, Service: Other, Method: Other, Kind: BidiStream})
+	f.unrouted.Store(r.cell(Key{Frontend: name, Service: Other, Method: Other, Kind: BidiStream}))
 
 	return f
 }
 
 // Unrouted returns the cell of calls that have no route.
-func (f *Frontend) Unrouted() *Cell { return f.unrouted }
+func (f *Frontend) Unrouted() *Cell { return f.unrouted.Load() }
 
 // ConnOpened counts a connection.
 func (f *Frontend) ConnOpened(net.Addr) { f.opened.Add(1) }

@@ -66,6 +66,24 @@ func call(c *metrics.Cell, s relay.CallStats) {
 	c.End(&s)
 }
 
+// A frontend is asked for while it counts, by the status and by reloads.
+func TestFrontendMeanwhile(t *testing.T) {
+	var r metrics.Registry
+	f := r.Frontend("public")
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends by itself
+		for range 100 {
+			r.Sweep()
+			r.Begin()
+			r.Frontend("public")
+		}
+	})
+	for range 100 {
+		f.Unrouted().Start()
+	}
+	wg.Wait()
+}
+
 // What calls do can be read under the names of gRFC A66 and of go-grpc-prometheus.
 func TestCalls(t *testing.T) {
 	var r metrics.Registry
