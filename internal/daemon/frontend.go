@@ -27,6 +27,8 @@ type frontend struct {
 	lis    []net.Listener
 	ended  chan struct{} // closed when the listeners are
 
+	observed *frontendObserver // nil: nobody watches
+
 	// router is that of the world in use. A call loads it once.
 	router atomic.Pointer[router]
 
@@ -53,12 +55,14 @@ func (d *Daemon) openFrontend(p *frontendPlan) (*frontend, error) {
 		return nil, err
 	}
 	s := p.settings(d.log)
+	var hooks relay.Hooks
+	hooks, f.observed = d.observer.hooks(p.name)
 	f.server = &relay.Server{
 		Route:        func(c *relay.Call) { f.router.Load().take(c) },
 		TLS:          s.TLS,
 		ForwardedFor: s.ForwardedFor, TrustedClient: s.TrustedClient, Preamble: s.Preamble,
 		Limits: s.Limits,
-		Hooks:  d.observer.hooks(p.name),
+		Hooks:  hooks,
 	}
 
 	return f, nil
@@ -117,6 +121,7 @@ func (f *frontend) update(p *frontendPlan, log *slog.Logger) {
 
 // route has calls go by w from now on.
 func (f *frontend) route(w *world, health *relay.Backend, o *observer) {
+	f.observed.name(f.plan.name) // is in this world too
 	r := &router{frontend: f.plan, table: w.table, routes: w.routed, health: health, cells: o.cells(f.plan.name, w)}
 	if o != nil {
 		r.tracer = o.tracer

@@ -6,6 +6,7 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,15 +174,19 @@ func (o *observer) upstream(name string) upstream.Hooks {
 	}
 }
 
-// hooks returns those of a frontend's server.
-func (o *observer) hooks(frontend string) relay.Hooks {
+// hooks returns those of a frontend's server, and what tells them its name; nil where there are none.
+func (o *observer) hooks(frontend string) (relay.Hooks, *frontendObserver) {
 	if o == nil {
-		return relay.Hooks{}
+		return relay.Hooks{}, nil
 	}
-	f := &frontendObserver{observer: o, counts: o.registry.Frontend(frontend)}
+	f := &frontendObserver{observer: o}
+	f.name(frontend)
 	h := relay.Hooks{
-		ConnOpened: f.counts.ConnOpened, ConnClosed: f.counts.ConnClosed, ConnRejected: f.counts.ConnRejected, Glitch: f.counts.Glitch,
-		CallEnded: f.callEnded, AttemptOpening: attemptOpening, AttemptRetried: attemptRetried,
+		ConnOpened:   func(client net.Addr) { f.counts.Load().ConnOpened(client) },
+		ConnClosed:   func(client net.Addr, err error) { f.counts.Load().ConnClosed(client, err) },
+		ConnRejected: func(client net.Addr, reason string) { f.counts.Load().ConnRejected(client, reason) },
+		Glitch:       func(kind string) { f.counts.Load().Glitch(kind) },
+		CallEnded:    f.callEnded, AttemptOpening: attemptOpening, AttemptRetried: attemptRetried,
 	}
 	if o.tracer != nil {
 		h.TargetOpening = targetOpening
@@ -193,13 +198,20 @@ func (o *observer) hooks(frontend string) relay.Hooks {
 		}
 	}
 
-	return h
+	return h, f
 }
 
 // frontendObserver watches the calls of a frontend.
 type frontendObserver struct {
 	*observer
-	counts *metrics.Frontend
+	counts atomic.Pointer[metrics.Frontend]
+}
+
+// name has what happens from now on counted under a name: a reload may give an address another one.
+func (f *frontendObserver) name(frontend string) {
+	if f != nil {
+		f.counts.Store(f.registry.Frontend(frontend))
+	}
 }
 
 // cellOf returns the cell that the router gave a call, or nil.
@@ -217,12 +229,12 @@ func cellOf(c *relay.Call) *metrics.Cell {
 func (f *frontendObserver) callEnded(c *relay.Call, s relay.CallStats) {
 	cell := cellOf(c)
 	if cell == nil { // refused before it had a route, or answered by the daemon itself
-		cell = f.counts.Unrouted()
+		cell = f.counts.Load().Unrouted()
 		cell.Start()
 	}
 	cell.End(&s)
 	if s.Reason != "" {
-		f.counts.Failed(s.Reason)
+		f.counts.Load().Failed(s.Reason)
 	}
 	if l := f.access.Load(); l != nil {
 		l.Log(accesslog.End, c, &s, whereOf(cell))
@@ -239,7 +251,7 @@ func (f *frontendObserver) callProgress(c *relay.Call, s relay.CallStats) {
 	}
 	cell := cellOf(c)
 	if cell == nil {
-		cell = f.counts.Unrouted()
+		cell = f.counts.Load().Unrouted()
 	}
 	l.Log(accesslog.Progress, c, &s, whereOf(cell))
 }
@@ -272,7 +284,6 @@ func (o *observer) cells(frontend string, w *world) [][]*metrics.Route {
 	if o == nil {
 		return nil
 	}
-	o.registry.Frontend(frontend) // is in this world too
 	cells := make([][]*metrics.Route, len(w.routes))
 	for i := range w.routes {
 		r := &w.routes[i]

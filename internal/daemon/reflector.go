@@ -26,8 +26,8 @@ const (
 	// reflectFor is how long an answer is taken for good, and reflectAgain how long a failure is.
 	reflectFor   = 5 * time.Minute
 	reflectAgain = 10 * time.Second
-	// maxReflected bounds the services, which callers name, maxReflecting those asked about at once, and
-	// maxUndecided the calls that wait. What goes beyond is taken for streaming.
+	// maxReflected bounds the services, which callers name: those of which nothing is known make room for others. maxReflecting bounds
+	// those asked about at once, and maxUndecided the calls that wait. What goes beyond is taken for streaming.
 	maxReflected  = 1000
 	maxReflecting = 4
 	maxUndecided  = 1000
@@ -80,7 +80,7 @@ func (r *reflector) close() {
 func (r *reflector) ask(service, fullMethod string, decide func(streams bool)) {
 	r.mu.Lock()
 	s := r.services[service]
-	if s == nil && len(r.services) < maxReflected {
+	if s == nil && (len(r.services) < maxReflected || r.forget()) {
 		s = &reflected{}
 		r.services[service] = s
 	}
@@ -101,6 +101,19 @@ func (r *reflector) ask(service, fullMethod string, decide func(streams bool)) {
 	}
 	r.mu.Unlock()
 	decide(streamsBy(set, fullMethod))
+}
+
+// forget drops a service of which nothing is known, and reports whether there was one: callers may name any number of services that
+// no backend has, and shall not keep those from being known that are there. mu is held.
+func (r *reflector) forget() bool {
+	for name, s := range r.services {
+		if !s.busy && len(s.set) == 0 {
+			delete(r.services, name)
+			return true
+		}
+	}
+
+	return false
 }
 
 // streamsBy reports what is known of a method; what is not known streams.

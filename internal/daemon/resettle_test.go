@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/manifold-grpc/manifold/internal/config"
+	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
 )
 
 // The access log follows the file without a line lost; what cannot follow is told.
@@ -102,4 +103,26 @@ func callsIn(t *testing.T, path string) int {
 	}
 
 	return strings.Count(string(raw), "\n")
+}
+
+// A frontend that has another name in the file is counted under that one, its connections too, however many reloads come.
+func TestReloadRenamed(t *testing.T) {
+	up := startBackends(t, 1)[0].Addr()
+	path := filepath.Join(t.TempDir(), "f.sock")
+	const text = `
+frontends: [{name: %s, listen: "unix:%s"}]
+backends: {b: {endpoints: ["%s"]}}
+routes: [{match: {service: manifold.sample.v1.EchoService}, backend: b}]
+admin: {listen: "127.0.0.1:0"}
+`
+	d, file := startDeclared(t, Config{}, text, "before", path, up)
+	file.set(text, "after", path, up)
+	reload(t, d)
+	reload(t, d)
+	conn := connectTo(t, d, "after", insecure.NewCredentials())
+	if err := conn.Invoke(callContext(t), "/no.Route/M", &samplepb.EchoRequest{}, &samplepb.EchoResponse{}); err == nil {
+		t.Fatal("a call without a route")
+	}
+	awaitMetric(t, d, `manifold_connections_accepted_total{frontend="after"} 1`)
+	awaitMetric(t, d, `manifold_rejected_total{frontend="after",reason="NO_ROUTE"} 1`)
 }
