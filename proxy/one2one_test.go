@@ -411,8 +411,11 @@ func TestBackendDown(t *testing.T) {
 
 // A context that the backend makes of nothing does not let its call outlive the caller's.
 func TestForeignContext(t *testing.T) {
+	began := make(chan struct{})
 	ended := make(chan error, 1)
 	upstream := dial(t, startBackend(t, func(_ any, s grpc.ServerStream) error {
+		close(began)
+
 		ended <- hang(nil, s)
 
 		return nil
@@ -430,7 +433,10 @@ func TestForeignContext(t *testing.T) {
 	send(t, s, "x")
 	_ = s.CloseSend()
 
-	time.AfterFunc(50*time.Millisecond, cancel)
+	go func() { // ends when the call is at the backend, or with the test
+		<-began
+		cancel()
+	}()
 
 	_, err := collect(s)
 	wantStatus(t, err, codes.Canceled, "")

@@ -363,29 +363,28 @@ func TestMirrorOfCancelledCall(t *testing.T) {
 
 // A mirror goes on after its call, but not beyond the call's deadline.
 func TestMirrorAfterItsCall(t *testing.T) {
-	reset := make(chan http2.ErrCode, 1)
-	m := rawBackend(t, func(_ *rawpeer.Peer, f rawpeer.Frame) error {
-		if f.Type == http2.FrameRSTStream {
-			reset <- f.Code
+	within(t, func(timeout time.Duration) error {
+		reset := make(chan http2.ErrCode, 1)
+		m := rawBackend(t, func(_ *rawpeer.Peer, f rawpeer.Frame) error {
+			if f.Type == http2.FrameRSTStream {
+				reset <- f.Code
+			}
+			return nil
+		})
+		b := startEchoer(t, nil)
+		d, conn := startMirrored(t, b.addr, m, "")
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		if err := exchange(ctx, conn, "/any.S/M", false, []byte("a")); err != nil {
+			return err
 		}
+		if code := receive(t, reset, 1, "a reset of the mirror")[0]; code != http2.ErrCodeCancel {
+			return fmt.Errorf("mirror was reset with %v", code)
+		}
+		awaitMetric(t, d, `manifold_mirrors_total{backend="m",result="cut"} 1`)
+
 		return nil
 	})
-	b := startEchoer(t, nil)
-	d, conn := startMirrored(t, b.addr, m, "")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if err := exchange(ctx, conn, "/any.S/M", false, []byte("a")); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case code := <-reset:
-		if code != http2.ErrCodeCancel {
-			t.Errorf("mirror was reset with %v", code)
-		}
-	case <-time.After(testTimeout):
-		t.Fatal("mirror was not reset")
-	}
-	awaitMetric(t, d, `manifold_mirrors_total{backend="m",result="cut"} 1`)
 }
 
 // A share of the calls is copied.
