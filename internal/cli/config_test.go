@@ -4,10 +4,13 @@
 package cli
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 
 	"github.com/manifold-grpc/manifold/internal/config"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
@@ -54,6 +57,45 @@ func TestServeBadFile(t *testing.T) {
 	bad := configFile(t, "x: 1\n")
 	if code, _, stderr := run("serve", "--config", bad); code != exitFailed || !strings.HasPrefix(stderr, bad+":1:1: ") || strings.Contains(stderr, "usage") {
 		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+// The delay and the time of a drain must fit, whoever says which: what the file leaves out is the flag's, given or not.
+func TestDrainOfFlagsAndFile(t *testing.T) {
+	tests := []struct {
+		drain string // of the file
+		args  []string
+		good  bool
+	}{
+		{"{delay: 30s}", nil, false}, // the time is 25s then
+		{"{delay: 30s}", []string{"--drain-timeout", "60s"}, true},
+		{"{delay: 10s}", []string{"--drain-timeout", "5s"}, false},
+		{"{timeout: 60s}", []string{"--drain-delay", "40s"}, true},
+		{"{timeout: 5s}", []string{"--drain-delay", "10s"}, false},
+		{"{}", []string{"--drain-delay", "40s"}, false},
+		{"{delay: 30s, timeout: 60s}", nil, true},
+	}
+	for _, tt := range tests {
+		file := configFile(t, goodFile+"drain: "+tt.drain+"\n")
+		var f serveFlags
+		flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+		f.register(flags)
+		if err := flags.Parse(append(tt.args, "--config", file)); err != nil {
+			t.Fatal(err)
+		}
+		f.timeoutGiven = flags.Changed("drain-timeout")
+		cfg, err := f.declared(io.Discard)
+		if good := err == nil; good != tt.good || !good && !strings.HasPrefix(err.Error(), file+": a drain of ") {
+			t.Errorf("drain: %s, %q: error = %v", tt.drain, tt.args, err)
+		}
+		if err == nil {
+			if err := os.WriteFile(file, []byte(goodFile+"drain: {delay: 2h}\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := cfg.Load(); err == nil {
+				t.Errorf("drain: %s, %q: a reload takes any file", tt.drain, tt.args)
+			}
+		}
 	}
 }
 

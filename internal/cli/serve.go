@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ type serveFlags struct {
 	admin           string
 	drainDelay      time.Duration
 	drainTimeout    time.Duration
+	timeoutGiven    bool // drainTimeout is not the default
 	watch           bool
 	log             logFlags
 }
@@ -69,13 +71,14 @@ at once.`,
   manifold serve --listen unix:///run/manifold.sock --to https://api.example.com --to-ca internal-ca.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.timeoutGiven = cmd.Flags().Changed("drain-timeout")
 			cfg, err := f.daemon(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 
 			cfg.Sockets = sockets()
-			r := &server{cfg: cfg, signals: signals, drainTimeout: f.drainTimeout, timeoutGiven: cmd.Flags().Changed("drain-timeout")}
+			r := &server{cfg: cfg, signals: signals, drainTimeout: f.drainTimeout, timeoutGiven: f.timeoutGiven}
 			if f.watch {
 				r.watched = f.config
 			}
@@ -151,10 +154,13 @@ func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	_, logErr := f.log.logger(stderr)
-	if err := errors.Join(append(errs, f.checkDrain(), logErr)...); err != nil {
+	if f.timeoutGiven || f.drainDelay < 0 { // else the file may say it
+		errs = append(errs, f.checkDrain())
+	}
+	if err := errors.Join(append(errs, logErr)...); err != nil {
 		return daemon.Config{}, err
 	}
-	file, err := config.Load(f.config)
+	file, err := f.load()
 	if err != nil {
 		return daemon.Config{}, badFile(err)
 	}
@@ -166,9 +172,26 @@ func (f *serveFlags) declared(stderr io.Writer) (daemon.Config, error) {
 
 	return daemon.Config{
 		Level: &f.log.current, Version: version(), FileName: f.config,
-		File: file, Load: func() (*config.Config, error) { return config.Load(f.config) },
+		File: file, Load: f.load,
 		DrainDelay: f.drainDelay, Log: log, Relog: f.log.follow,
 	}, nil
+}
+
+// load reads the file, and checks what it says together with the flags.
+func (f *serveFlags) load() (*config.Config, error) {
+	file, err := config.Load(f.config)
+	if err != nil {
+		return nil, err
+	}
+	delay, timeout := cmp.Or(f.drainDelay, time.Duration(file.Drain.Delay)), f.drainTimeout
+	if t := time.Duration(file.Drain.Timeout); t > 0 && !f.timeoutGiven {
+		timeout = t
+	}
+	if timeout < delay {
+		return nil, config.Errors{{File: f.config, Message: fmt.Sprintf("a drain of %v in all with a delay of %v, expected at least as much in drain.timeout or --drain-timeout", timeout, delay)}}
+	}
+
+	return file, nil
 }
 
 // adminEndpoint returns that of the flags, or nil.

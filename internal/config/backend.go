@@ -124,6 +124,7 @@ func (c *checker) backend(name string) {
 	if strings.ContainsFunc(b.Authority, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		c.fail(path+".authority", "authority %q, expected a host, maybe with a port", b.Authority)
 	}
+	c.useless(b.KeepaliveTime < 0 && b.KeepaliveTimeout > 0, path, "keepalive_timeout", "keepalive_time: never")
 	c.balance(&b, path)
 	c.ejection(&b.Ejection, path+".ejection")
 	if b.Retry != nil {

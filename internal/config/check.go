@@ -85,6 +85,8 @@ func (c *checker) limits(l *Limits, path string) {
 	} {
 		c.size(s.size, s.bound, path+"."+s.key)
 	}
+	c.windows(l, path)
+	c.times(l, path)
 }
 
 func (c *checker) size(s Size, bound int64, path string) {
@@ -158,6 +160,7 @@ func (c *checker) route(i int) {
 			c.fail(path+".idle_timeout", "idle_timeout on a one-to-many route, expected it in fan_out: it is for each target")
 		}
 	}
+	c.denied(r, path)
 	c.headers(r.RequestHeaders, path+".request_headers")
 	c.headers(r.ResponseHeaders, path+".response_headers")
 }

@@ -42,7 +42,7 @@ type Config struct {
 
 // Drain is how long what goes away may take.
 type Drain struct {
-	Delay   Time    `yaml:"delay" doc:"Time on SIGTERM in which new calls are still taken, while health is NOT_SERVING already. The flag --drain-delay goes before it." default:"none"`
+	Delay   Time    `yaml:"delay" doc:"Time on SIGTERM in which new calls are still taken, while health is NOT_SERVING already; at most timeout. The flag --drain-delay goes before it." default:"none"`
 	Timeout Time    `yaml:"timeout" doc:"Time on SIGTERM in all, before calls are cut off. The flag --drain-timeout goes before it." default:"25s"`
 	Removed OrNever `yaml:"removed" doc:"Time for the calls of a frontend or a backend that a reload removes, before they are cut off." default:"1h"`
 }
@@ -77,7 +77,7 @@ type Limits struct {
 	MaxHeaderBytes           Size    `yaml:"max_header_bytes" doc:"Size of a request's headers." default:"16KiB"`
 	MaxHeaderFields          Count   `yaml:"max_header_fields" doc:"Number of a request's headers." default:"128"`
 	MaxRequestMessage        Size    `yaml:"max_request_message" doc:"Size of each message of a request; a larger one ends the call with RESOURCE_EXHAUSTED." default:"no limit"`
-	StreamWindow             Size    `yaml:"stream_window" doc:"What a client may send on a call before it is read, at first." default:"64KiB"`
+	StreamWindow             Size    `yaml:"stream_window" doc:"What a client may send on a call before it is read, at first; at least 65535." default:"64KiB"`
 	MaxStreamWindow          Size    `yaml:"max_stream_window" doc:"What that may grow to." default:"1MiB"`
 	Buffer                   Size    `yaml:"buffer" doc:"Bytes that may wait for slow clients, of all connections together." default:"256MiB"`
 	MaxConnections           Count   `yaml:"max_connections" doc:"Connections at once." default:"10000, at most half of the open files allowed"`

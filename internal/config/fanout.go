@@ -49,14 +49,15 @@ type FanOut struct {
 	Hedge          Count   `yaml:"hedge" doc:"How many targets a call starts with; one is added each hedge_delay and when one fails." default:"all"`
 	HedgeDelay     Time    `yaml:"hedge_delay" doc:"See hedge." default:"100ms"`
 
-	LetFinish Time `yaml:"let_finish" doc:"How long the targets that a decided call needs no more may go on after the caller has its answer; its deadline still holds." default:"they are cancelled"`
+	LetFinish Time `yaml:"let_finish" doc:"How long the targets that a decided call needs no more may go on after the caller has its answer, those that wait for a connection too; its deadline still holds." default:"they are cancelled"`
 
-	MaxTargets     Count    `yaml:"max_targets" doc:"Targets of a call." default:"128"`
-	MaxTargetBytes Size     `yaml:"max_target_bytes" doc:"Size of one target's answer to a unary method, and of each message of a stream; more has the target fail with RESOURCE_EXHAUSTED." default:"16MiB"`
-	MaxMergedBytes Size     `yaml:"max_merged_bytes" doc:"Size of what is held of all targets of a call; more ends it with RESOURCE_EXHAUSTED." default:"64MiB"`
-	MaxQueuedBytes Size     `yaml:"max_queued_bytes" doc:"Size of the requests that wait for one slow target." default:"256KiB"`
-	Overflow       Overflow `yaml:"overflow" doc:"What happens beyond max_queued_bytes: the caller has to wait, or drop has the target fail with RESOURCE_EXHAUSTED." default:"wait"`
-	StallTimeout   Time     `yaml:"stall_timeout" doc:"Time for which others wait for a target that takes no request at all; then it has failed." default:"10s"`
+	MaxTargets       Count    `yaml:"max_targets" doc:"Targets of a call." default:"128"`
+	MaxTargetBytes   Size     `yaml:"max_target_bytes" doc:"Size of one target's answer to a unary method, and of each message of a stream; more has the target fail with RESOURCE_EXHAUSTED." default:"16MiB"`
+	MaxMergedBytes   Size     `yaml:"max_merged_bytes" doc:"Size of what is held of all targets of a call; more ends it with RESOURCE_EXHAUSTED." default:"64MiB"`
+	MaxMetadataBytes Size     `yaml:"max_metadata_bytes" doc:"Size of the headers of targets that are passed on to the caller, and of their trailers; those of later targets are left out." default:"8KiB"`
+	MaxQueuedBytes   Size     `yaml:"max_queued_bytes" doc:"Size of the requests that wait for one slow target." default:"256KiB"`
+	Overflow         Overflow `yaml:"overflow" doc:"What happens beyond max_queued_bytes: the caller has to wait, or drop has the target fail with RESOURCE_EXHAUSTED." default:"wait"`
+	StallTimeout     Time     `yaml:"stall_timeout" doc:"Time for which others wait for a target that takes no request at all; then it has failed." default:"10s"`
 }
 
 // Policy is what fanout.ParsePolicy reads; empty for best-effort.
@@ -145,6 +146,7 @@ func (c *checker) fanOut(f *FanOut, path string) {
 	}
 	c.selection(f, path)
 	c.order(f, path)
+	c.fanUseless(f, path)
 	if p := f.Policy.Rule(); f.LetFinish > 0 && (p == fanout.All() || p == fanout.BestEffort()) {
 		c.fail(path+".let_finish", "let_finish with policy %v, expected any, quorum(k) or primary(name): the others wait for all targets", p)
 	}
@@ -171,8 +173,12 @@ func (c *checker) fanOutBackends(f *FanOut, path string) {
 		}
 	}
 	targets := c.targetNames(f)
-	if f.Policy == "" || len(targets) == 0 || c.broken["backends"] {
+	if len(targets) == 0 || c.broken["backends"] {
 		return
+	}
+	c.enough(f, path, len(targets))
+	if f.Policy == "" || len(f.SelectPatterns) > 0 || f.SelectRepeating {
+		return // callers may have targets that the file does not name, or have one more than once
 	}
 	if err := f.Policy.Rule().Check(targets); err != nil {
 		c.fail(path+".policy", "policy %s for %d targets, expected one that can be met: %s", f.Policy, len(targets), strings.Join(targets, ", "))

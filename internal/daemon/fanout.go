@@ -75,12 +75,13 @@ func fanOutOf(c *config.FanOut) *relay.FanOut {
 		OrderWindow:    int(c.OrderWindow),
 		OrderBytes:     int(c.OrderBytes),
 		Limits: relay.FanLimits{
-			Targets:      int(c.MaxTargets),
-			TargetBytes:  int(c.MaxTargetBytes),
-			MergedBytes:  int(c.MaxMergedBytes),
-			QueuedBytes:  int(c.MaxQueuedBytes),
-			DropSlow:     c.Overflow == config.Drop,
-			StallTimeout: time.Duration(c.StallTimeout),
+			Targets:       int(c.MaxTargets),
+			TargetBytes:   int(c.MaxTargetBytes),
+			MergedBytes:   int(c.MaxMergedBytes),
+			MetadataBytes: int(c.MaxMetadataBytes),
+			QueuedBytes:   int(c.MaxQueuedBytes),
+			DropSlow:      c.Overflow == config.Drop,
+			StallTimeout:  time.Duration(c.StallTimeout),
 		},
 	}
 	if len(c.OrderBy) > 0 {

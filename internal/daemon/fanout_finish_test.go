@@ -99,3 +99,25 @@ func TestFanOutSummaryBytes(t *testing.T) {
 		}
 	}
 }
+
+// By max_metadata_bytes the headers and trailers of later targets are left out.
+func TestFanOutMetadataBytes(t *testing.T) {
+	now := make(chan struct{})
+	close(now)
+	node := serveFleet(t, promptNode{late: now})
+	for keys, want := range map[string]int{"": 2, "max_metadata_bytes: 60, ": 1} { // a field of these has 39 and 44
+		d := startDaemon(t, Config{File: declare(t, `
+frontends: [{name: f, listen: "127.0.0.1:0"}]
+backends: {a: {endpoints: ["%[1]s"]}, b: {endpoints: ["%[1]s"]}}
+routes: [{fan_out: {backends: [a, b], policy: all, `+keys+`unary: [Describe]}}]
+`, node)})
+		var header, trailer metadata.MD
+		fleet := samplepb.NewFleetServiceClient(connectTo(t, d, "f", insecure.NewCredentials()))
+		if _, err := fleet.Describe(callContext(t), &samplepb.DescribeRequest{}, grpc.Header(&header), grpc.Trailer(&trailer)); err != nil {
+			t.Fatal(err)
+		}
+		if h, tr := header.Get("x-rack"), trailer.Get("x-node"); len(h) != want || len(tr) != want {
+			t.Errorf("%q: headers %q, trailers %q, want %d each", keys, h, tr, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/manifold-grpc/manifold/internal/methodkind"
 	"github.com/manifold-grpc/manifold/internal/sample/samplepb"
 )
 
@@ -113,7 +115,7 @@ func TestFanOutKeys(t *testing.T) {
 		{"backends", "backends: [spare, machines], select: nodes, summary: true", "", []string{"nodes", "spare"}, []string{"1"}, codes.OK, "targets=1 ok=1 failed=0 cancelled=0"},
 		{"required", "backend: machines, select: nodes, select_required: true", "", nil, nil, codes.InvalidArgument, ""},
 		{"repeating", "backend: machines, select: nodes, select_repeating: true", "", []string{"nodes", "node-b,node-b"}, []string{"1", "1"}, codes.OK, ""},
-		{"too many", "backend: machines, max_targets: 1", "", nil, nil, codes.ResourceExhausted, ""},
+		{"too many", "backend: machines, select: nodes, max_targets: 1", "", nil, nil, codes.ResourceExhausted, ""},
 		{"a loop", "backend: machines", "", []string{"manifold-fanout-via", "a,b,c,d"}, nil, codes.FailedPrecondition, ""},
 		{"hedge", "backend: machines, hedge: 1, policy: any, summary: true", "", nil, []string{"0"}, codes.OK, "targets=2 ok=1 failed=0 cancelled=1"},
 	}
@@ -299,6 +301,32 @@ routes: [{fan_out: {backends: [b, c]}}]
 	}
 	if !errors.Is(err, io.EOF) || n != 2 {
 		t.Errorf("%d messages, %v", n, err)
+	}
+}
+
+// Callers who name services that no backend has do not keep those that are there from being known.
+func TestFanOutReflectionFlooded(t *testing.T) {
+	node := startBackends(t, 1)[0]
+	d := startDaemon(t, Config{File: declare(t, `
+frontends: [{name: f, listen: "127.0.0.1:0"}]
+backends: {machines: {endpoints: {a: "%s"}}}
+routes: [{fan_out: {backend: machines}}]
+`, node.Addr())})
+	r := d.world.Load().reflectors["machines"]
+	r.mu.Lock()
+	for i := range maxReflected {
+		r.services[fmt.Sprintf("no.Service%d", i)] = &reflected{set: methodkind.Set{}, until: time.Now().Add(reflectAgain)}
+	}
+	r.mu.Unlock()
+	decided := make(chan bool, 1)
+	r.ask("manifold.sample.v1.FleetService", "/manifold.sample.v1.FleetService/Describe", func(streams bool) { decided <- streams })
+	if receive(t, decided, 1, "a decision")[0] {
+		t.Error("a unary method is taken for streaming")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.services); n != maxReflected {
+		t.Errorf("%d services are remembered, want %d", n, maxReflected)
 	}
 }
 
