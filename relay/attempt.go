@@ -32,6 +32,8 @@ type Refusal struct {
 	// Reason is for the ErrorInfo detail and metrics, as the Reason constants are.
 	Reason  string
 	Message string
+	// Unresolved says that a name led to no address, which is the phase RESOLVE of a one-to-many call's target.
+	Unresolved bool
 }
 
 var _ error = (*Refusal)(nil)

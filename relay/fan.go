@@ -107,7 +107,7 @@ type FanLimits struct {
 	StallTimeout time.Duration
 
 	// MetadataBytes bounds the header fields of all targets together, and the trailers, that are passed
-	// on to the client; those of later targets are left out. Default 8 KiB.
+	// on to the client; those of later targets are left out. Default 8 KiB, of the trailers less what the status and the summary take.
 	MetadataBytes int
 }
 

@@ -145,11 +145,14 @@ func (t *fanTarget) connect(b *h2.Batch) {
 
 // refuse ends the target's part that no endpoint was found for.
 func (t *fanTarget) refuse(b *h2.Batch, err error) {
-	code, reason := codes.Unavailable, ReasonNoEndpoint
+	phase, code, reason := phaseConnect, codes.Unavailable, ReasonNoEndpoint
 	if r, ok := err.(*Refusal); ok { // never wrapped: it is the whole answer
 		code, reason = r.Code, r.Reason
+		if r.Unresolved {
+			phase = phaseResolve
+		}
 	}
-	t.fail(b, phaseConnect, code, reason, err.Error())
+	t.fail(b, phase, code, reason, err.Error())
 }
 
 // attemptEnded tells of the end of the attempt at the endpoint.
@@ -399,6 +402,7 @@ func (t *fanTarget) settle(b *h2.Batch) {
 // The phases by shorter names.
 const (
 	phaseComplete = fanoutpb.FanoutPhase_FANOUT_PHASE_COMPLETE
+	phaseResolve  = fanoutpb.FanoutPhase_FANOUT_PHASE_RESOLVE
 	phaseConnect  = fanoutpb.FanoutPhase_FANOUT_PHASE_CONNECT
 	phaseSend     = fanoutpb.FanoutPhase_FANOUT_PHASE_SEND
 	phaseReceive  = fanoutpb.FanoutPhase_FANOUT_PHASE_RECEIVE

@@ -158,6 +158,18 @@ func TestFanMetadata(t *testing.T) {
 	}
 }
 
+// A target whose name leads nowhere says that it is that.
+func TestFanUnresolved(t *testing.T) {
+	f := fan(t, &relay.FanOut{Policy: fanout.Any(), Summary: true}, rigConfig{}, serve(t, answers("m")))
+	f.targets = append([]relay.Target{{Name: "x", Backend: &relay.Backend{Choose: func(*relay.Call) (*relay.Endpoint, error) {
+		return nil, &relay.Refusal{Code: codes.Unavailable, Reason: relay.ReasonNoEndpoint, Message: "no such host", Unresolved: true}
+	}}}}, f.targets...)
+	_, st, trailer := collect(within(t), t, dial(t, f.addr), "x")
+	if got := report(t, trailer); st.Code() != codes.OK || got != "x:resolve:Unavailable a:complete:OK" {
+		t.Errorf("%v, outcomes %s", st, got)
+	}
+}
+
 // A report leaves the trailer within what peers take, beside long messages, details and trailers of targets.
 func TestFanReportFits(t *testing.T) {
 	long := func(_ any, st grpc.ServerStream) error {

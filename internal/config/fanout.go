@@ -54,7 +54,7 @@ type FanOut struct {
 	MaxTargets       Count    `yaml:"max_targets" doc:"Targets of a call." default:"128"`
 	MaxTargetBytes   Size     `yaml:"max_target_bytes" doc:"Size of one target's answer to a unary method, and of each message of a stream; more has the target fail with RESOURCE_EXHAUSTED." default:"16MiB"`
 	MaxMergedBytes   Size     `yaml:"max_merged_bytes" doc:"Size of what is held of all targets of a call; more ends it with RESOURCE_EXHAUSTED." default:"64MiB"`
-	MaxMetadataBytes Size     `yaml:"max_metadata_bytes" doc:"Size of the headers of targets that are passed on to the caller, and of their trailers; those of later targets are left out." default:"8KiB"`
+	MaxMetadataBytes Size     `yaml:"max_metadata_bytes" doc:"Size of the headers of targets that are passed on to the caller, and of their trailers; those of later targets are left out." default:"8KiB, of trailers less what the status and the summary take"`
 	MaxQueuedBytes   Size     `yaml:"max_queued_bytes" doc:"Size of the requests that wait for one slow target." default:"256KiB"`
 	Overflow         Overflow `yaml:"overflow" doc:"What happens beyond max_queued_bytes: the caller has to wait, or drop has the target fail with RESOURCE_EXHAUSTED." default:"wait"`
 	StallTimeout     Time     `yaml:"stall_timeout" doc:"Time for which others wait for a target that takes no request at all; then it has failed." default:"10s"`

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/manifold-grpc/manifold/fanout"
 	"github.com/manifold-grpc/manifold/fanout/fanoutclient"
 	"github.com/manifold-grpc/manifold/internal/dnstest"
 	"github.com/manifold-grpc/manifold/internal/sample"
@@ -261,6 +262,8 @@ backends:
 routes:
   - match: {metadata: {to: nowhere}}
     fan_out: {backend: nowhere, select: nodes, policy: quorum(2), unary: [Describe]}
+  - match: {metadata: {to: both}}
+    fan_out: {backends: [nowhere, machines], policy: any, summary: true, unary: [Describe]}
   - fan_out: {backend: machines, select: nodes, policy: quorum(2), order: target, unary: [Describe]}
 `, server, port)})
 	fleet := samplepb.NewFleetServiceClient(connectTo(t, d, "f", insecure.NewCredentials()))
@@ -289,5 +292,10 @@ routes:
 				t.Errorf("answers of %q, want %q", got, tt.want)
 			}
 		})
+	}
+	_, trailer, err := describe(t, fleet, "", "to", "both")
+	report, _ := fanout.ReadTrailer(trailer)
+	if o := report.GetOutcomes(); err != nil || len(o) != 2 || o[0].GetPhase().String() != "FANOUT_PHASE_RESOLVE" {
+		t.Errorf("%v, outcomes %v, want that of nowhere in phase resolve", err, o)
 	}
 }

@@ -143,12 +143,14 @@ func (b *Backend) unavailable() error {
 	}
 	b.mu.Unlock()
 	if len(members) == 0 {
+		refusal := &relay.Refusal{Code: codes.Unavailable, Reason: relay.ReasonNoEndpoint, Message: fmt.Sprintf("backend %s has no endpoint", b.name)}
 		if resolving != nil {
+			refusal.Unresolved = true
 			if err := resolving.failure(); err != nil {
-				return fmt.Errorf("backend %s has no endpoint: %w", b.name, err)
+				refusal.Message += ": " + err.Error()
 			}
 		}
-		return fmt.Errorf("backend %s has no endpoint", b.name)
+		return refusal
 	}
 	if sick > 0 {
 		return fmt.Errorf("backend %s: no endpoint is healthy, %d of %d say so, last %s", b.name, sick, len(members), why)
