@@ -6,6 +6,7 @@ package relay
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -215,6 +216,7 @@ func (f *fanCall) clientCredit(b *h2.Batch, n int) {
 	if !f.cfg.streams() {
 		return
 	}
+	resumed := false
 	for idle := 0; idle < len(f.targets) && f.running() && !f.blocked(); {
 		t := &f.targets[f.turn]
 		f.turn = (f.turn + 1) % len(f.targets)
@@ -222,8 +224,11 @@ func (f *fanCall) clientCredit(b *h2.Batch, n int) {
 			idle++
 			continue
 		}
-		idle = 0
+		idle, resumed = 0, true
 		t.resume(b)
+	}
+	if resumed && f.running() {
+		f.arm(time.Now()) // while they waited for the client, theirs was none of the times
 	}
 }
 

@@ -79,9 +79,9 @@ func fanMemory(t *testing.T, cfg *relay.FanOut, rc rigConfig, nodes ...node) (*f
 		})
 	}
 	synctest.Wait()
-	return f, dial(t, "front", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+	return f, dial(t, "front", append(rc.dial, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return front.DialContext(ctx)
-	}))
+	}))...)
 }
 
 // bestiary is the targets of the design's list: good, slow, dead, black-holed, huge, endless, failing half-way, good.

@@ -180,6 +180,7 @@ func (t *fanTarget) open(uc *upConn, b *h2.Batch) error {
 	if err := c.openOn(uc, b, a, c.reqEnd && kept == 0); err != nil {
 		return err
 	}
+	waited := t.stage == targetQueued
 	t.attempts++
 	f.opened++
 	t.up = a
@@ -192,6 +193,9 @@ func (t *fanTarget) open(uc *upConn, b *h2.Batch) error {
 	t.touch()
 	if kept > 0 {
 		t.send(b, c.replay.p, c.reqEnd)
+	}
+	if waited && f.running() {
+		f.arm(time.Now()) // who has its targets start does, for those that need not wait
 	}
 	return nil
 }
@@ -369,10 +373,13 @@ func (t *fanTarget) setFailure(phase fanoutpb.FanoutPhase, code codes.Code, reas
 func (t *fanTarget) end(b *h2.Batch) {
 	t.total = time.Since(t.f.c.start)
 	t.f.headed(b, t, false)
-	if !t.f.running() || t.in.messages > 0 && t.f.cfg.streams() {
-		return
+	switch {
+	case !t.f.running():
+	case t.in.messages > 0 && t.f.cfg.streams():
+		t.f.grantNow(b) // the request need not wait for it
+	default:
+		t.settle(b)
 	}
-	t.settle(b)
 }
 
 // settle tells the verdict of the target's end, once the client was told of it.

@@ -98,6 +98,7 @@ type rigConfig struct {
 	endpoint relay.EndpointConfig
 	server   func(*relay.Server)
 	listener net.Listener
+	dial     []grpc.DialOption // of the channel that fanMemory returns
 }
 
 // start runs a relay before the addresses, and waits until its endpoints have been tried.
