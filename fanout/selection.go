@@ -40,6 +40,9 @@ type Selection struct {
 	MaxTargets int
 }
 
+// Chosen reports whether the caller's metadata names targets.
+func (s *Selection) Chosen(md metadata.MD) bool { return len(listed(md.Get(s.Key))) > 0 }
+
 // Select returns the names of the targets in the order of the caller. The error is a
 // status: codes.InvalidArgument if a required choice is missing, codes.PermissionDenied for a
 // name that is not allowed, whether or not there is such a target, codes.ResourceExhausted

@@ -37,7 +37,7 @@ type Choice struct {
 	// Fanout is how the calls go; nil: as the handler has it.
 	Fanout *Fanout
 
-	// Otherwise directs the calls that name no targets. When nil they go to all that Selection.Known lists, or are refused if
+	// Otherwise directs the calls that name no targets, those with a key without a name among them. When nil they go to all that Selection.Known lists, or are refused if
 	// Selection.Required is set, and calls of methods that are not allowed end in codes.Unimplemented.
 	Otherwise StreamDirector
 }
@@ -47,8 +47,12 @@ var _ StreamDirector = (*Choice)(nil).Direct
 // Direct is the [StreamDirector].
 func (c *Choice) Direct(ctx context.Context, fullMethodName string) (Mode, []Backend, error) {
 	md := incoming(ctx)
-	named := len(md.Get(c.Selection.Key)) > 0
+	named := c.Selection.Chosen(md)
 	allowed := c.Allowed == nil || c.Allowed(fullMethodName)
+
+	if call, _ := ctx.Value(callKey{}).(*call); call != nil {
+		call.hide = strings.ToLower(c.Selection.Key)
+	}
 
 	switch {
 	case !named && c.Otherwise != nil:
@@ -62,10 +66,6 @@ func (c *Choice) Direct(ctx context.Context, fullMethodName string) (Mode, []Bac
 	backends, err := c.choose(ctx, md)
 	if err != nil {
 		return 0, nil, err
-	}
-
-	if call, _ := ctx.Value(callKey{}).(*call); call != nil {
-		call.hide = strings.ToLower(c.Selection.Key)
 	}
 
 	if c.Fanout != nil {

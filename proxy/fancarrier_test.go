@@ -438,6 +438,8 @@ func TestChoice(t *testing.T) {
 		{choice, streamMethod, "a", "", codes.PermissionDenied, "must not name targets"},
 		{choice, streamMethod, "", "", codes.Unimplemented, "is not forwarded"},
 		{&direct, streamMethod, "", "x", codes.OK, ""},
+		{&direct, streamMethod, ",", "x", codes.OK, ""},
+		{&direct, unaryMethod, ",", "x", codes.OK, ""},
 		{&direct, unaryMethod, "a", "a=x;", codes.OK, ""},
 		{&closed, unaryMethod, "10.5.0.7", "", codes.NotFound, `no target "10.5.0.7"`},
 	}
