@@ -6,6 +6,7 @@ package daemon
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -26,6 +27,7 @@ type health struct {
 
 	once     sync.Once
 	draining chan struct{} // closed by drain
+	watches  atomic.Int64
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -110,9 +112,17 @@ func (h *health) List(ctx context.Context, _ *healthpb.HealthListRequest) (*heal
 	return list, nil
 }
 
+// mostWatches is how many watches there may be at once. Each has a goroutine and looks at each change, and clients of any frontend
+// may have as many as they may have calls.
+const mostWatches = 10_000
+
 // Watch sends the status of a name at once and whenever it is another one, until the daemon drains: then it sends that and ends
-// with UNAVAILABLE. A name that is not known is SERVICE_UNKNOWN, which may change with a reload.
+// with UNAVAILABLE. With too many watches it is RESOURCE_EXHAUSTED. A name that is not known is SERVICE_UNKNOWN, which may change with a reload.
 func (h *health) Watch(req *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse]) error {
+	defer h.watches.Add(-1)
+	if h.watches.Add(1) > mostWatches {
+		return status.Errorf(codes.ResourceExhausted, "manifold: %d clients watch health, the most that may; Check answers all", mostWatches)
+	}
 	ctx := stream.Context()
 	last := healthpb.HealthCheckResponse_ServingStatus(-1)
 	for {

@@ -264,3 +264,42 @@ func TestHealthListsSoMany(t *testing.T) {
 		t.Errorf("with one more: %v", err)
 	}
 }
+
+// So many may watch, and no more; who asks once is answered in any case.
+func TestHealthWatches(t *testing.T) {
+	h := newHealth(func() readiness { return readiness{} })
+	h.watches.Store(mostWatches)
+	if err := h.Watch(&healthpb.HealthCheckRequest{}, nil); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one too many: %v", err)
+	}
+	if r, err := h.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || r.GetStatus() != serving {
+		t.Errorf("check: %v, %v", r, err)
+	}
+	h.watches.Store(mostWatches - 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := watcher{ctx: ctx, sent: make(chan healthpb.HealthCheckResponse_ServingStatus, 1)}
+	ended := make(chan error, 1)
+	go func() { ended <- h.Watch(&healthpb.HealthCheckRequest{}, w) }() // ends with cancel
+	if s := receive(t, w.sent, 1, "a status")[0]; s != serving {
+		t.Errorf("the last one is told %v", s)
+	}
+	cancel()
+	if err := receive(t, ended, 1, "the end")[0]; status.Code(err) != codes.Canceled || h.watches.Load() != mostWatches-1 {
+		t.Errorf("ended with %v, %d are left", err, h.watches.Load())
+	}
+}
+
+// watcher is a stream to who watches.
+type watcher struct {
+	grpc.ServerStreamingServer[healthpb.HealthCheckResponse]
+	ctx  context.Context
+	sent chan healthpb.HealthCheckResponse_ServingStatus
+}
+
+func (w watcher) Context() context.Context { return w.ctx }
+
+func (w watcher) Send(r *healthpb.HealthCheckResponse) error {
+	w.sent <- r.GetStatus()
+
+	return nil
+}
