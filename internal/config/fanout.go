@@ -18,7 +18,7 @@ type FanOut struct {
 	Backend  string   `yaml:"backend" doc:"The name of a backend: each of its endpoints is a target."`
 	Backends []string `yaml:"backends" doc:"Names of backends, in place of backend: each is a target, and picks one of its endpoints."`
 
-	Select          string `yaml:"select" doc:"The metadata key by which callers choose targets: names, separated by commas or in several values, or * for all. Names that are not those of targets are refused with PERMISSION_DENIED." default:"callers do not choose"`
+	Select          string `yaml:"select" doc:"The metadata key by which callers choose targets: names, separated by commas or in several values, or * for all. It is not forwarded. Names that are not those of targets are refused with PERMISSION_DENIED." default:"callers do not choose"`
 	SelectRequired  bool   `yaml:"select_required" doc:"Whether to refuse calls that choose nothing with INVALID_ARGUMENT." default:"they go to all targets"`
 	SelectRepeating bool   `yaml:"select_repeating" doc:"Whether a name given twice is two targets." default:"it is one"`
 

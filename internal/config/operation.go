@@ -24,7 +24,7 @@ type Admin struct {
 
 // AccessLog is where a line for each call goes.
 type AccessLog struct {
-	Path     string   `yaml:"path,required" doc:"File to append to, or stdout. It is opened again on SIGHUP, and when it was renamed."`
+	Path     string   `yaml:"path,required" doc:"File to append to, or stdout; a relative path is relative to where the daemon was started. It is opened again on SIGHUP, and when it was renamed."`
 	Progress OrNever  `yaml:"progress" doc:"Time after which a call that goes on gets a further line, after one that it gets when it is 10s old." default:"5m"`
 	Headers  []string `yaml:"headers" doc:"Request headers to log besides user-agent and x-request-id, in lower case." default:"none"`
 }

@@ -158,6 +158,9 @@ func (f *fanRoute) begin(c *relay.Call) ([]relay.Target, bool) {
 		c.SetHeader(fanout.ViaKey, via)
 		var targets []relay.Target
 		if targets, err = f.choose(c); err == nil {
+			if f.cfg.Select != "" {
+				c.DelHeader(f.cfg.Select) // targets that know the key would choose once more
+			}
 			return targets, true
 		}
 	}

@@ -100,6 +100,36 @@ func TestFanOutSummaryBytes(t *testing.T) {
 	}
 }
 
+// tellingNode tells of the metadata of its calls.
+type tellingNode struct {
+	samplepb.UnimplementedFleetServiceServer
+	got chan metadata.MD
+}
+
+func (n tellingNode) Describe(ctx context.Context, _ *samplepb.DescribeRequest) (*samplepb.DescribeResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	n.got <- md
+
+	return &samplepb.DescribeResponse{Nodes: []*samplepb.Node{{Backend: "a"}}}, nil
+}
+
+// What chooses the targets is not for them: one that knows the key itself would fan out once more.
+func TestFanOutSelectStays(t *testing.T) {
+	node := tellingNode{got: make(chan metadata.MD, 1)}
+	d := startDaemon(t, Config{File: declare(t, `
+frontends: [{name: f, listen: "127.0.0.1:0"}]
+backends: {machines: {endpoints: {a: "%s", b: "127.0.0.1:1"}}}
+routes: [{match: {metadata: {nodes: "*"}}, fan_out: {backend: machines, select: nodes, unary: [Describe]}}]
+`, serveFleet(t, node))})
+	fleet := samplepb.NewFleetServiceClient(connectTo(t, d, "f", insecure.NewCredentials()))
+	if got, _, err := describe(t, fleet, "", "nodes", "a", "other", "x"); err != nil || len(got) != 1 {
+		t.Fatalf("answers of %q, %v", got, err)
+	}
+	if md := receive(t, node.got, 1, "metadata")[0]; len(md.Get("nodes")) > 0 || len(md.Get("other")) != 1 {
+		t.Errorf("the target got %v", md)
+	}
+}
+
 // By max_metadata_bytes the headers and trailers of later targets are left out.
 func TestFanOutMetadataBytes(t *testing.T) {
 	now := make(chan struct{})
