@@ -4,10 +4,14 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +55,35 @@ func (w *world) dialsOf(addr string) func(n int) {
 			w.t.Errorf("%s was dialled %d times, want %d", addr, got, n)
 		}
 	}
+}
+
+// What becomes of endpoints that callers name is no matter for the log: they could fill it.
+func TestNamedQuietly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		var mu sync.Mutex
+		tried := 0
+		b, err := Open("b", Config{}, Deps{
+			Log: slog.New(slog.NewTextHandler(&out, nil)),
+			Dial: func(context.Context, string, string) (net.Conn, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				tried++
+				return nil, errors.New("connection refused")
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Named("10.5.0.1:50000"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		b.Close()
+		if tried < 2 || out.Len() > 0 {
+			t.Errorf("after %d attempts the log has %q", tried, out.String())
+		}
+	})
 }
 
 // Endpoints that callers name are connected once, kept while they are used, in no way part of the set, and end with an idle time.

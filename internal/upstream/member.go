@@ -6,6 +6,7 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"reflect"
 	"sync/atomic"
@@ -182,13 +183,17 @@ func named(t *tls.Config, serverName string) *tls.Config {
 
 // stateChanged takes the state of a member's connections. The lock of its endpoint is held.
 func (b *Backend) stateChanged(m *member, s relay.State, err error) {
+	level := slog.LevelWarn
+	if m.extra { // callers could have any number of lines
+		level = slog.LevelDebug
+	}
 	switch s {
 	case relay.Ready:
-		b.deps.Log.Info("backend connected", "backend", b.name, "endpoint", m.address)
+		b.deps.Log.Log(context.Background(), min(level, slog.LevelInfo), "backend connected", "backend", b.name, "endpoint", m.address)
 	case relay.Failing:
-		b.deps.Log.Warn("backend not reachable", "backend", b.name, "endpoint", m.address, "error", err)
+		b.deps.Log.Log(context.Background(), level, "backend not reachable", "backend", b.name, "endpoint", m.address, "error", err)
 	case relay.Silent:
-		b.deps.Log.Warn("backend does not answer", "backend", b.name, "endpoint", m.address)
+		b.deps.Log.Log(context.Background(), level, "backend does not answer", "backend", b.name, "endpoint", m.address)
 	}
 	if m.extra {
 		return
