@@ -314,7 +314,7 @@ func TestFanThousand(t *testing.T) {
 		for range atOnce / 10 {
 			wg.Go(func() {
 				for made.Add(1) <= calls {
-					ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+					ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 					out, err := unary(ctx, cc, "/a.B/C", "x")
 					cancel()
 					if err != nil || out != want.String() {
