@@ -45,15 +45,23 @@ func (f *fanCall) letGoOn(b *h2.Batch) {
 		t.stage = stage
 		f.loose++
 	}
-	if f.loose > 0 {
-		c.mayReuse = false // the timer may come late
-		now := time.Now()
-		f.looseUntil = now.Add(f.cfg.LetFinish)
-		if end := c.start.Add(c.timeout); c.timeout > 0 && end.Before(f.looseUntil) {
-			f.looseUntil = end
-		}
-		f.looseTimer = time.AfterFunc(f.nextLoose().Sub(now), f.expireLoose)
+	if f.loose == 0 {
+		f.dropLooseRequest() // kept for one that may not after all
+		return
 	}
+	c.mayReuse = false // the timer may come late
+	now := time.Now()
+	f.looseUntil = now.Add(f.cfg.LetFinish)
+	if end := c.start.Add(c.timeout); c.timeout > 0 && end.Before(f.looseUntil) {
+		f.looseUntil = end
+	}
+	f.looseTimer = time.AfterFunc(f.nextLoose().Sub(now), f.expireLoose)
+}
+
+// dropLooseRequest gives back what was kept of the request.
+func (f *fanCall) dropLooseRequest() {
+	f.c.srv.budget.Release(int64(len(f.looseRequest)))
+	f.looseRequest = nil
 }
 
 // mayGoOn reports whether t can be loose: there is not too much of its request to go, and if it waits for a stream, all of it is here.
@@ -174,7 +182,6 @@ func (t *fanTarget) looseEnd(b *h2.Batch, reset frame.Code, code codes.Code, rea
 	t.attemptEnded(opened, code, reason)
 	if f.loose--; f.loose == 0 {
 		f.looseTimer.Stop()
-		f.c.srv.budget.Release(int64(len(f.looseRequest)))
-		f.looseRequest = nil
+		f.dropLooseRequest()
 	}
 }

@@ -232,3 +232,21 @@ func TestFanLetFinishWaiting(t *testing.T) {
 		}
 	}
 }
+
+// What is kept of the request for targets that wait for a stream is given back where the server lets none of them go on.
+func TestFanLetFinishManyWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := &relay.FanOut{Policy: fanout.Any(), LetFinish: time.Minute, ConnectTimeout: time.Minute}
+		f, cc := fanMemory(t, cfg, rigConfig{endpoint: relay.EndpointConfig{MaxWaiting: 2 * relay.MaxLoose, ConnectTimeout: time.Hour}}, blackHole, node{handler: answers("m")})
+		for range relay.MaxLoose + 10 {
+			if out, err := unary(t.Context(), cc, "/a.B/Unary", "x"); err != nil || out != "<b:m>" {
+				t.Fatalf("%q, %v", out, err)
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := f.Buffered(); n != 0 {
+			t.Errorf("%d octets are held in the end", n)
+		}
+	})
+}
