@@ -162,7 +162,9 @@ func (c *Call) take(fields []hpack.Field) (method string) {
 		case ":path":
 			c.path = f.Value
 		case ":authority":
-			c.host = f.Value
+			if c.host = f.Value; c.host == "" {
+				continue // as good as none: host takes its place, for routing and upstream alike
+			}
 		case "host":
 			if c.host == "" {
 				c.host = f.Value
