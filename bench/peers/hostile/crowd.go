@@ -144,21 +144,27 @@ func (m *member) callUntil(end time.Time) error {
 				return err
 			}
 		}
-		next := m.last
-		if len(m.waiting) > 0 {
-			next = min(next, m.waiting[0])
-		}
 		if m.conn.Now() >= m.last {
 			return nil
 		}
+		next := m.next()
 		if err := m.nc.SetReadDeadline(time.Now().Add(next - m.conn.Now())); err != nil {
 			return err
 		}
-		err := m.conn.Serve(func() bool { return m.conn.Now() >= next })
+		// Until then, or until something is due before.
+		err := m.conn.Serve(func() bool { return m.conn.Now() >= next || m.next() != next })
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}
+}
+
+// next is when there is something to do, whatever arrives.
+func (m *member) next() time.Duration {
+	if len(m.waiting) > 0 {
+		return min(m.last, m.waiting[0])
+	}
+	return m.last
 }
 
 // call makes a call.
