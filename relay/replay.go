@@ -12,7 +12,31 @@ const (
 	smallReplay = 128
 )
 
-var replayPool = sync.Pool{New: func() any { return new([maxReplay]byte) }}
+// replaySizes are the sizes of replay buffers: with one size for all, a message of 200 octets would hold 32 KiB for as long as
+// its call has no answer.
+var replaySizes = [...]int{512, 2 << 10, 10 << 10, maxReplay}
+
+var replayPools [len(replaySizes)]sync.Pool
+
+// A replayBuffer is a buffer on its way through a pool.
+type replayBuffer struct {
+	p    []byte
+	size int // index in replaySizes
+}
+
+// newReplayBuffer returns one with room for n octets, at most maxReplay.
+func newReplayBuffer(n int) *replayBuffer {
+	size := 0
+	for n > replaySizes[size] {
+		size++
+	}
+	if b, ok := replayPools[size].Get().(*replayBuffer); ok {
+		return b
+	}
+	return &replayBuffer{make([]byte, replaySizes[size]), size}
+}
+
+func (b *replayBuffer) free() { replayPools[b.size].Put(b) }
 
 // replay is the first octets of a request: all of them until a stream to an
 // upstream is open, and then for as long as another attempt is possible. The zero
@@ -20,8 +44,8 @@ var replayPool = sync.Pool{New: func() any { return new([maxReplay]byte) }}
 type replay struct {
 	p     []byte
 	small [smallReplay]byte
-	large *[maxReplay]byte // from the pool; nil: not needed
-	over  bool             // more came than is kept: no other attempt
+	large *replayBuffer // nil: not needed
+	over  bool          // more came than is kept: no other attempt
 }
 
 // keep appends octets, however many.
@@ -31,8 +55,12 @@ func (r *replay) keep(p []byte) {
 	case r.p == nil && n <= smallReplay:
 		r.p = r.small[:0]
 	case n > cap(r.p) && n <= maxReplay:
-		r.large = replayPool.Get().(*[maxReplay]byte)
-		r.p = r.large[:copy(r.large[:], r.p)]
+		larger := newReplayBuffer(n)
+		r.p = larger.p[:copy(larger.p, r.p)]
+		if r.large != nil {
+			r.large.free()
+		}
+		r.large = larger
 	}
 	r.p = append(r.p, p...)
 }
@@ -53,7 +81,7 @@ func (r *replay) keepSome(p []byte, ahead int) {
 // drop forgets the octets.
 func (r *replay) drop() {
 	if r.large != nil {
-		replayPool.Put(r.large)
+		r.large.free()
 		r.large = nil
 	}
 	r.p = nil

@@ -290,13 +290,16 @@ func (s *Server) janitor() {
 	defer s.janitors.Done()
 	t := time.NewTicker(tickInterval)
 	defer t.Stop()
+	memory := time.NewTimer(tickInterval)
+	defer memory.Stop()
 	var open []*downConn
 	for {
 		select {
 		case <-s.stop:
 			return
+		case <-memory.C:
+			memory.Reset(s.watchMemory(s.settings.Load().limits.MemoryShare))
 		case now := <-t.C:
-			s.overloaded.Store(memoryShort(s.settings.Load().limits.MemoryShare))
 			open = open[:0]
 			s.mu.Lock()
 			for d := range s.open {

@@ -263,7 +263,7 @@ func (c *Conn) frame(h frame.Header, p []byte) error {
 	case frame.TypeRSTStream:
 		// Once both halves are over it harms nothing: a server may say so that
 		// it needs no more of a request (RFC 9113 section 8.1).
-		if s := c.streams[h.StreamID]; s != nil && c.client {
+		if s := c.streams[h.StreamID]; s != nil && c.client && !(s.rxEnded && frame.RST(p) == frame.NoError) {
 			return fmt.Errorf("stream was reset with %v", frame.RST(p))
 		} else if s != nil {
 			c.abandon(s)
