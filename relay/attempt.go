@@ -40,15 +40,6 @@ var _ error = (*Refusal)(nil)
 
 func (r *Refusal) Error() string { return r.Message }
 
-// refuse answers a call that no endpoint was found for. mu is held.
-func (c *Call) refuse(b *h2.Batch, err error) {
-	code, reason := codes.Unavailable, ReasonNoEndpoint
-	if r, ok := err.(*Refusal); ok { // never wrapped: it is the whole answer
-		code, reason = r.Code, r.Reason
-	}
-	c.fail(b, failure(code, reason, err.Error()), reason)
-}
-
 // leave notes that the attempt, which waited or was opened, has ended. mu is held.
 func (c *Call) leave(opened bool, code codes.Code, reason string) {
 	c.ep.inFlight.Add(-1)

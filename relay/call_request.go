@@ -53,31 +53,19 @@ func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
 
 // connect picks an endpoint and opens a stream to it, now or when one can be. mu is held.
 func (c *Call) connect(b *h2.Batch) {
-	for range maxPicks {
-		ep, err := c.decision.backend.pick(c)
-		if err != nil {
-			c.refuse(b, err)
-			return
-		}
-		c.ep = ep
-		switch ep.submit(c, b) {
-		case submitOpened, submitQueued:
-			return
-		case submitFull:
-			c.attemptEnded(false, codes.Unavailable, ReasonQueueFull)
-			c.fail(b, failure(codes.Unavailable, ReasonQueueFull,
-				fmt.Sprintf("backend %s: endpoint %s: too many calls wait for a stream", c.decision.backend.Name, ep.addr)), ReasonQueueFull)
-			return
-		}
-		c.attemptEnded(false, codes.Unavailable, ReasonConnect) // closed, or failed just now: another one
+	if r := seek(c, b, c.decision.backend, c); r != nil {
+		c.fail(b, failure(r.Code, r.Reason, r.Message), r.Reason)
 	}
-	c.fail(b, failure(codes.Unavailable, ReasonConnect,
-		fmt.Sprintf("backend %s: endpoints come and go", c.decision.backend.Name)), ReasonConnect)
 }
 
 var _ seeker = (*Call)(nil)
 
 func (c *Call) lock() *sync.Mutex { return &c.mu }
+
+func (c *Call) goTo(e *Endpoint) *Refusal {
+	c.ep = e
+	return nil
+}
 
 func (c *Call) queued() {
 	c.stage = stageWaiting
@@ -95,9 +83,6 @@ func (c *Call) reroute(b *h2.Batch) {
 	c.leave(opened, codes.Unavailable, reason)
 	c.connect(b)
 }
-
-// maxPicks bounds how often a call is offered to an endpoint that closes at that moment.
-const maxPicks = 5
 
 // open opens the call's stream on uc and sends what is kept of the request. mu is held.
 func (c *Call) open(uc *upConn, b *h2.Batch) error {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/manifold-grpc/manifold/internal/h2"
 )
 
@@ -29,6 +31,10 @@ type seeker interface {
 	opener
 	// lock returns the call's lock.
 	lock() *sync.Mutex
+	// goTo notes the endpoint that it is about to be offered to, or says why it must not be; nil is none.
+	goTo(e *Endpoint) *Refusal
+	// attemptEnded tells the backend of the end of the attempt at that endpoint.
+	attemptEnded(opened bool, code codes.Code, reason string)
 	// queued notes that it waits in the endpoint's queue.
 	queued()
 	// waitsFor reports whether it still waits in the endpoint's queue.

@@ -120,39 +120,19 @@ func (t *fanTarget) connect(b *h2.Batch) {
 	if t.since.IsZero() {
 		t.since = time.Now()
 	}
-	backend := t.target().Backend
-	for range maxPicks {
-		ep, err := backend.pick(t.f.c)
-		if err != nil {
-			t.refuse(b, err)
-			return
-		}
-		t.ep = ep
-		switch ep.submit(t, b) {
-		case submitOpened, submitQueued:
-			return
-		case submitFull:
-			t.attemptEnded(false, codes.Unavailable, ReasonQueueFull)
-			t.ep = nil
-			t.fail(b, phaseConnect, codes.Unavailable, ReasonQueueFull, "endpoint "+ep.addr+": too many calls wait for a stream")
-			return
-		}
-		t.attemptEnded(false, codes.Unavailable, ReasonConnect) // closed, or failed just now: another one
-		t.ep = nil
+	r := seek(t, b, t.target().Backend, t.f.c)
+	switch {
+	case r == nil:
+	case r.Unresolved:
+		t.fail(b, phaseResolve, r.Code, r.Reason, r.Message)
+	default:
+		t.fail(b, phaseConnect, r.Code, r.Reason, r.Message)
 	}
-	t.fail(b, phaseConnect, codes.Unavailable, ReasonConnect, "endpoints come and go")
 }
 
-// refuse ends the target's part that no endpoint was found for.
-func (t *fanTarget) refuse(b *h2.Batch, err error) {
-	phase, code, reason := phaseConnect, codes.Unavailable, ReasonNoEndpoint
-	if r, ok := err.(*Refusal); ok { // never wrapped: it is the whole answer
-		code, reason = r.Code, r.Reason
-		if r.Unresolved {
-			phase = phaseResolve
-		}
-	}
-	t.fail(b, phase, code, reason, err.Error())
+func (t *fanTarget) goTo(e *Endpoint) *Refusal {
+	t.ep = e
+	return nil
 }
 
 // attemptEnded tells of the end of the attempt at the endpoint.

@@ -94,39 +94,18 @@ func (o *Origin) Open() bool { return o.stage == originOpen }
 
 // Connect has the origin find an endpoint and open a stream: at once if it can, else when a connection has room.
 func (o *Origin) Connect(b *h2.Batch) {
-	for range maxPicks {
-		ep, err := o.Backend.pick(o.call())
-		if err != nil {
-			code := codes.Unavailable
-			if r, ok := err.(*Refusal); ok { // never wrapped: it is the whole answer
-				code = r.Code
-			}
-			o.refuse(b, code, err.Error())
-			return
-		}
-		if o.Secure && ep.cfg.TLS == nil {
-			o.refuse(b, codes.Unauthenticated, "endpoint "+ep.addr+": cannot send secure credentials on an insecure connection")
-			return
-		}
-		o.ep = ep
-		switch ep.submit(o, b) {
-		case submitOpened, submitQueued:
-			return
-		case submitFull:
-			o.attemptEnded(false, codes.Unavailable, ReasonQueueFull)
-			o.ep = nil
-			o.refuse(b, codes.Unavailable, "endpoint "+ep.addr+": too many calls wait for a stream")
-			return
-		}
-		o.attemptEnded(false, codes.Unavailable, ReasonConnect) // closed, or failed just now: another one
-		o.ep = nil
+	if r := seek(o, b, o.Backend, o.call()); r != nil {
+		o.stage = originDone
+		o.Events.Refused(b, r.Code, r.Message)
 	}
-	o.refuse(b, codes.Unavailable, "backend "+o.Backend.Name+": endpoints come and go")
 }
 
-func (o *Origin) refuse(b *h2.Batch, code codes.Code, msg string) {
-	o.stage = originDone
-	o.Events.Refused(b, code, msg)
+func (o *Origin) goTo(e *Endpoint) *Refusal {
+	if o.ep = e; e != nil && o.Secure && e.cfg.TLS == nil {
+		return &Refusal{Code: codes.Unauthenticated, Reason: ReasonConnect,
+			Message: "endpoint " + e.addr + ": cannot send secure credentials on an insecure connection"}
+	}
+	return nil
 }
 
 // Restart has an origin that was refused begin anew with Connect.
