@@ -286,15 +286,13 @@ func (s *Server) serveHTTP2(x *incoming, nc net.Conn, first []byte, state *tls.C
 // newDownConn is what serveHTTP2 has on the stack only until the connection is served: what lies there for as
 // long as that may have the stack double.
 func (s *Server) newDownConn(x *incoming, nc net.Conn, first []byte, state *tls.ConnectionState) *downConn {
-	d := &downConn{srv: s, set: x.set, tls: state, remote: x.remote, client: textOf(x.remote), trusted: x.trusted}
+	d := &downConn{srv: s, set: x.set, tls: state, remote: x.remote, trusted: x.trusted}
 	if x.set.ForwardedFor {
 		if host, _, err := net.SplitHostPort(x.remote.String()); err == nil {
 			d.forwarded = host
 		}
 	}
-	cfg := x.set.limits.config(s.budget)
-	cfg.OnGlitch = s.Hooks.Glitch
-	d.h2 = h2.New(nc, cfg, d)
+	d.h2 = x.set.conns.New(nc, d)
 	if len(first) > 0 {
 		d.h2.Preread(first)
 	}

@@ -81,7 +81,7 @@ func (c *Call) retry(b *h2.Batch, code codes.Code, reason, pushback string) bool
 	}
 	pause, again := decide(c, FailedAttempt{
 		AttemptStats: AttemptStats{Endpoint: c.ep, Opened: true, Code: code, Reason: reason},
-		Retries:      c.retries, Pushback: parsePushback(pushback),
+		Retries:      int(c.retries), Pushback: parsePushback(pushback),
 	})
 	if !again || c.timeout > 0 && time.Since(c.start)+pause >= c.timeout {
 		return false
@@ -130,5 +130,5 @@ const previousAttempts = "grpc-previous-rpc-attempts"
 // countAttempts adds the call's retries to what a caller that retries itself says. mu is held.
 func (c *Call) countAttempts(text string) string {
 	n, _ := strconv.Atoi(text) // nonsense counts as none
-	return strconv.Itoa(max(n, 0) + c.retries)
+	return strconv.Itoa(max(n, 0) + int(c.retries))
 }

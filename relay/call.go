@@ -44,21 +44,22 @@ type Call struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	stage     stage
-	decision  decision
 	routed    bool // Route returned; a decision is carried out by who makes it
+	mayReuse  bool // nobody but the relay has seen the call since Route returned
+	responded bool // the response's header block was sent
+	pushback  bool // a failure tells the caller not to retry at once
+	reqEnd    bool // END_STREAM of the request arrived
+	decision  decision
 	ep        *Endpoint
 	up        *attempt // the current one; nil before the first
 	first     attempt
 	mirror    *mirror // nil: none, or it is over for the call
-	mayReuse  bool    // nobody but the relay has seen the call since Route returned
-	released  int     // of its two streams, those that their connections let go of
+	released  int32   // of its two streams, those that their connections let go of
+	retries   int32   // attempts that Backend.Retry asked for
 	attempts  int
-	responded bool // the response's header block was sent
-	pushback  bool // a failure tells the caller not to retry at once
 	code      codes.Code
-	reason    string
 	maxMsg    uint32
-	retries   int         // attempts that Backend.Retry asked for
+	reason    string
 	pausing   *time.Timer // of stagePausing
 	deadline  *time.Timer
 	idle      time.Duration      // see SetIdleTimeout; 0: for ever
@@ -73,9 +74,9 @@ type Call struct {
 	req      []hpack.Field // the request's fields, as they will be sent
 	known    *knownRequest // whose req is; nil: the call's own
 	own      *fieldArray   // what req is in unless it is known, or has outgrown it; nil: not needed
+	few      *fewFields    // the same, for fewer fields
 	reqCount messageCounter
 	resCount messageCounter
-	reqEnd   bool // END_STREAM of the request arrived
 
 	replay   replay
 	unpassed int // octets of replay that are not granted to the client again
@@ -138,16 +139,6 @@ func (c *Call) RemoteAddr() net.Addr { return c.dc.remote }
 
 // Client returns the client's address as text, empty if it is not known. It is made once for a connection.
 func (c *Call) Client() string { return c.dc.client() }
-
-// textOf returns a function that returns an address as text.
-func textOf(a net.Addr) func() string {
-	return sync.OnceValue(func() string {
-		if a == nil {
-			return ""
-		}
-		return a.String()
-	})
-}
 
 // TLS returns the client's TLS connection, or nil without TLS.
 func (c *Call) TLS() *tls.ConnectionState { return c.dc.tls }

@@ -9,17 +9,43 @@ import (
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
 
-// fieldArray holds the fields of a request that did not come before as it is.
-type fieldArray [16]hpack.Field
+// fieldArray and fewFields hold the fields of a request that did not come before as it is: fewFields those
+// of a call without metadata, which the first of every connection may be.
+type (
+	fieldArray [16]hpack.Field
+	fewFields  [8]hpack.Field
+)
 
-var fieldPool = sync.Pool{New: func() any { return new(fieldArray) }}
+var (
+	fieldPool = sync.Pool{New: func() any { return new(fieldArray) }}
+	fewPool   = sync.Pool{New: func() any { return new(fewFields) }}
+)
 
-// ownArray returns the memory for the request's own fields, empty.
-func (c *Call) ownArray() []hpack.Field {
-	if c.own == nil {
+// ownArray returns the memory for about n fields of the request's own, empty.
+func (c *Call) ownArray(n int) []hpack.Field {
+	switch {
+	case c.own != nil:
+	case n <= len(fewFields{}):
+		if c.few == nil {
+			c.few = fewPool.Get().(*fewFields)
+		}
+		return c.few[:0]
+	default:
 		c.own = fieldPool.Get().(*fieldArray)
 	}
 	return c.own[:0]
+}
+
+// freeFields gives that memory back.
+func (c *Call) freeFields() {
+	if c.own != nil {
+		clear(c.own[:])
+		fieldPool.Put(c.own)
+	}
+	if c.few != nil {
+		clear(c.few[:])
+		fewPool.Put(c.few)
+	}
 }
 
 // callPool holds the memory of calls. A call is 1.2 KiB, and there may be
@@ -46,16 +72,13 @@ func (c *Call) letGo() {
 	case refused:
 		streams = 1
 	}
-	reuse := c.released == streams && c.mayReuse && (c.attempts == 1 || refused || fan != nil) && c.stage == stageDone
+	reuse := int(c.released) == streams && c.mayReuse && (c.attempts == 1 || refused || fan != nil) && c.stage == stageDone
 	c.mu.Unlock()
 	if reuse {
 		if fan != nil {
 			fan.recycle()
 		}
-		if c.own != nil {
-			clear(c.own[:])
-			fieldPool.Put(c.own)
-		}
+		c.freeFields()
 		*c = Call{}
 		callPool.Put(c)
 	}

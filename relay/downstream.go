@@ -6,6 +6,7 @@ package relay
 import (
 	"crypto/tls"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -20,9 +21,9 @@ type downConn struct {
 	srv    *Server
 	set    *settings
 	h2     *h2.Conn
-	tls    *tls.ConnectionState // nil without TLS
-	remote net.Addr             // the client
-	client func() string        // remote as text, made when it is asked for first
+	tls    *tls.ConnectionState   // nil without TLS
+	remote net.Addr               // the client
+	text   atomic.Pointer[string] // of remote; nil until it is asked for
 	// forwarded is what x-forwarded-for gets, empty for nothing.
 	forwarded string
 	trusted   bool
@@ -30,6 +31,19 @@ type downConn struct {
 }
 
 var _ h2.Events = (*downConn)(nil)
+
+// client returns the client's address as text, empty if it is not known.
+func (d *downConn) client() string {
+	text := d.text.Load()
+	if text == nil {
+		text = new(string)
+		if d.remote != nil {
+			*text = d.remote.String()
+		}
+		d.text.Store(text)
+	}
+	return *text
+}
 
 // NewStream makes a stream's memory: a Call holds both of its streams.
 func (d *downConn) NewStream(*h2.Conn) *h2.Stream {
@@ -154,7 +168,7 @@ func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
 // take copies the request's fields into the call, without those that are not forwarded,
 // and notes what routing needs. It returns the :method.
 func (c *Call) take(fields []hpack.Field) (method string) {
-	c.req = c.ownArray()
+	c.req = c.ownArray(len(fields))
 	for _, f := range fields {
 		switch f.Name {
 		case ":method":

@@ -63,7 +63,7 @@ func (c *Call) takeKnown(k *h2.Known) bool {
 // ownFields makes the request's fields the call's own, for changing them.
 func (c *Call) ownFields() {
 	if c.known != nil {
-		c.req = append(c.ownArray(), c.req...)
+		c.req = append(c.ownArray(len(c.req)+1), c.req...)
 		c.known = nil
 	}
 }

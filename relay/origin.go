@@ -168,7 +168,7 @@ func (o *Origin) call() *Call {
 }
 
 // originConn is the client's connection of calls that have none.
-var originConn = &downConn{client: textOf(nil)}
+var originConn = &downConn{}
 
 func (o *Origin) leave(opened bool, code codes.Code, reason string) {
 	o.ep.inFlight.Add(-1)

@@ -104,8 +104,9 @@ const tickInterval = time.Second
 func (s *Server) init() {
 	s.once.Do(func() {
 		set := newSettings(s.settingsOfFields())
-		s.settings.Store(set)
 		s.budget = flow.NewBudget(set.limits.Buffer)
+		set.conns = s.connLimits(set)
+		s.settings.Store(set)
 		s.stop = make(chan struct{})
 		s.listeners = make(map[net.Listener]struct{})
 		s.open = make(map[*downConn]struct{})

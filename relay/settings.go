@@ -28,6 +28,7 @@ type settings struct {
 	Settings
 	tls    *tls.Config // completed; nil without TLS
 	limits Limits      // with defaults
+	conns  *h2.Shared  // the limits of connections
 }
 
 func newSettings(n Settings) *settings {
@@ -48,7 +49,15 @@ func (s *Server) Update(n Settings) {
 	s.init()
 	set := newSettings(n)
 	s.budget.SetMax(set.limits.Buffer)
+	set.conns = s.connLimits(set)
 	s.settings.Store(set)
+}
+
+// connLimits returns how clients' connections are run.
+func (s *Server) connLimits(set *settings) *h2.Shared {
+	cfg := set.limits.config(s.budget)
+	cfg.OnGlitch = s.Hooks.Glitch
+	return cfg.Share()
 }
 
 // Renew asks the clients that are connected to connect anew, as when a drain begins, so that all are served with

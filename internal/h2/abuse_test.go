@@ -22,7 +22,7 @@ func TestResetsOfManyStreams(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := &Conn{cfg: Config{}.withDefaults()}
+			c := &Conn{cfg: &Config{}.Share().cfg}
 			c.abuse.opened = tt.opened
 			cut := false
 			for range tt.resets {

@@ -113,6 +113,12 @@ func def[T comparable](p *T, v T) {
 	}
 }
 
+// Shared is the limits of many connections.
+type Shared struct{ cfg Config }
+
+// Share returns c for any number of connections, which are smaller for having one between them.
+func (c Config) Share() *Shared { return &Shared{c.withDefaults()} }
+
 // withDefaults returns a copy of c with every zero field set.
 func (c Config) withDefaults() Config {
 	def(&c.MaxConcurrentStreams, 100)

@@ -20,10 +20,10 @@ import (
 // [Conn.Serve]. Methods are safe for concurrent use unless they say otherwise.
 type Conn struct {
 	// Immutable.
-	cfg    Config
+	cfg    *Config // with defaults; shared
 	events Events
-	t      transport
 	start  time.Time
+	t      transport
 	number uint64        // of its own
 	growth *flow.Budget  // of windows beyond their initial size
 	age    time.Duration // from which on it drains; MaxAge give or take a tenth
@@ -31,8 +31,8 @@ type Conn struct {
 	// Owned by the read loop.
 	in          reader
 	dec         *hpack.Decoder
-	fields      []hpack.Field
-	block       headerBlock
+	fields      *[maxPooledFields]hpack.Field // of header blocks that are not known, while there is input
+	block       *headerBlock                  // nil: none is on its way
 	batch       Batch
 	toTell      []*Stream // see tellReleased
 	spare       *Stream   // of NewStream, for a stream that was not opened after all
@@ -45,7 +45,6 @@ type Conn struct {
 
 	lastRead atomic.Int64   // Unix nanoseconds of the last input
 	partial  atomic.Int64   // since when a header block or a frame's first octets are incomplete; 0: none is
-	ended    chan struct{}  // closed when Serve is about to return
 	writers  sync.WaitGroup // who writes; nobody starts once broken is set
 
 	mu sync.Mutex
@@ -55,7 +54,7 @@ type Conn struct {
 	released  []*Stream // removed, and the owner was not told
 	lastPeer  uint32    // the highest identifier of the peer's streams
 	nextID    uint32    // of our own next stream
-	resets    idRing    // those that we reset last
+	resets    *idRing   // those that we reset last; nil: none
 	gone      bool      // takes no new streams: GOAWAY received, or closed
 	opening   bool      // a malformed request of the peer is about to be reset: a drain must not end
 	closed    bool      // nothing is appended any more
@@ -67,13 +66,15 @@ type Conn struct {
 	keepalive keepalive
 
 	// Guarded by mu: the write side.
-	out      []byte     // frames to write
-	outBuf   *outBuffer // what out lies in; nil with out
-	appended int64      // octets ever put into out
-	flushed  int64      // octets ever accepted by the socket
-	writing  bool       // somebody writes; counted in writers
-	broken   bool       // the socket takes nothing any more
-	blocked  time.Time  // since when it takes no octet while some wait; zero: it does
+	out      []byte        // frames to write
+	outBuf   *outBuffer    // what out lies in; nil with out
+	appended int64         // octets ever put into out
+	flushed  int64         // octets ever accepted by the socket
+	writing  bool          // somebody writes; counted in writers
+	broken   bool          // the socket takes nothing any more
+	served   bool          // Serve is about to return
+	ended    chan struct{} // closed then; nil until somebody asks for it
+	blocked  time.Time     // since when it takes no octet while some wait; zero: it does
 	dirty    bool
 	late     lateAnswer
 	feeder   uint64 // the number of the connection whose input was passed on to this one last
@@ -103,13 +104,15 @@ var conns atomic.Uint64
 
 // New returns a connection over nc, which it owns from now on. events gets what
 // happens once [Conn.Serve] runs.
-func New(nc net.Conn, cfg Config, events Events) *Conn {
+func New(nc net.Conn, cfg Config, events Events) *Conn { return cfg.Share().New(nc, events) }
+
+// New is the function New with the limits of s.
+func (s *Shared) New(nc net.Conn, events Events) *Conn {
 	c := &Conn{
-		cfg:    cfg.withDefaults(),
+		cfg:    &s.cfg,
 		events: events,
 		start:  time.Now(),
 		number: conns.Add(1),
-		ended:  make(chan struct{}),
 		nextID: 1,
 		enc:    hpack.NewEncoder(),
 		peer: peerSettings{
@@ -125,7 +128,7 @@ func New(nc net.Conn, cfg Config, events Events) *Conn {
 	c.in.t = &c.t
 	c.dec = hpack.NewDecoder(max(c.cfg.HeaderTableSize, defaultTable)) // until the peer knows better
 	c.dec.SetLimits(c.cfg.MaxHeaderBytes, c.cfg.MaxHeaderFields)
-	c.abuse.init(&c.cfg, c.start)
+	c.abuse.init(c.cfg, c.start)
 	c.lastRead.Store(c.start.UnixNano())
 	c.emptied, c.now = c.start, c.start
 	c.recv.Init(c.cfg.ConnWindow, c.cfg.ConnWindow, nil, nil)
@@ -225,4 +228,14 @@ func (c *Conn) kill(err error) {
 }
 
 // Done is closed when Serve has told everything and returns.
-func (c *Conn) Done() <-chan struct{} { return c.ended }
+func (c *Conn) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended == nil {
+		c.ended = make(chan struct{})
+		if c.served {
+			close(c.ended)
+		}
+	}
+	return c.ended
+}

@@ -12,7 +12,6 @@ import (
 
 // headerBlock is a header block on its way in over several frames.
 type headerBlock struct {
-	open   bool
 	id     uint32
 	end    bool // END_STREAM
 	self   *frame.Error
@@ -33,8 +32,7 @@ func (c *Conn) onHeaders(h frame.Header, p []byte) *frame.Error {
 	if h.Flags.Has(frame.FlagEndHeaders) {
 		return c.onBlock(h.StreamID, h.Flags.Has(frame.FlagEndStream), fragment, ferr)
 	}
-	b := &c.block
-	*b = headerBlock{open: true, id: h.StreamID, end: h.Flags.Has(frame.FlagEndStream), self: ferr, data: append(b.data[:0], fragment...)}
+	c.block = &headerBlock{id: h.StreamID, end: h.Flags.Has(frame.FlagEndStream), self: ferr, data: append([]byte(nil), fragment...)}
 	if len(fragment) == 0 {
 		return c.glitch("empty_headers")
 	}
@@ -42,7 +40,7 @@ func (c *Conn) onHeaders(h frame.Header, p []byte) *frame.Error {
 }
 
 func (c *Conn) onContinuation(h frame.Header, p []byte) *frame.Error {
-	b := &c.block
+	b := c.block
 	b.frames++
 	b.data = append(b.data, p...)
 	if b.frames > maxContinuations || len(b.data) > 2*int(c.cfg.MaxHeaderBytes) {
@@ -55,21 +53,33 @@ func (c *Conn) onContinuation(h frame.Header, p []byte) *frame.Error {
 		}
 		return nil
 	}
-	b.open = false
+	c.block = nil
 	c.partial.Store(0)
-	data := b.data
-	b.data = nil // long blocks are rare, and idle connections many
-	return c.onBlock(b.id, b.end, data, b.self)
+	return c.onBlock(b.id, b.end, b.data, b.self)
 }
 
 // onBlock decodes a complete header block; self is an error of its frame that ends
 // the stream only. Every block is decoded, also of dead streams: the table must keep step.
 func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *frame.Error {
-	fields, list, err := c.dec.DecodeList(c.fields[:0], block)
-	if list == nil {
-		c.fields = fields
+	head := Head{EndStream: end}
+	if list := c.dec.Known(block); list != nil {
+		head.Fields, head.Known = list.Fields, known(list)
+	} else if ferr := c.decode(&head, block); ferr != nil {
+		return ferr
 	}
-	head := Head{Fields: fields, Known: known(list), EndStream: end}
+	if !c.cfg.Client && id&1 == 1 && id > c.lastPeer {
+		return c.openPeer(id, head, self)
+	}
+	return c.takeBlock(id, head, self)
+}
+
+// decode decodes a header block that is not known.
+func (c *Conn) decode(head *Head, block []byte) *frame.Error {
+	if c.fields == nil {
+		c.fields = fieldPool.Get().(*[maxPooledFields]hpack.Field)
+	}
+	fields, list, err := c.dec.DecodeList(c.fields[:0], block)
+	head.Fields, head.Known = fields, known(list)
 	if err != nil {
 		var tooLarge *hpack.ListError
 		if !errors.As(err, &tooLarge) {
@@ -78,10 +88,7 @@ func (c *Conn) onBlock(id uint32, end bool, block []byte, self *frame.Error) *fr
 		head.TooLarge = err
 		c.oweTooLarge(len(block))
 	}
-	if !c.cfg.Client && id&1 == 1 && id > c.lastPeer {
-		return c.openPeer(id, head, self)
-	}
-	return c.takeBlock(id, head, self)
+	return nil
 }
 
 // takeBlock handles a header block for a stream that was opened before: a response or trailers.
@@ -220,7 +227,7 @@ func requestContent(head Head, id uint32) (int64, *frame.Error) {
 // refuse answers one stream too many (section 5.1.2). That of a suspect counts as one more that was reset.
 // mu is held, and released.
 func (c *Conn) refuse(id uint32, suspect bool) *frame.Error {
-	c.resets.add(id)
+	c.noteReset(id)
 	c.put(frame.AppendRST(c.buffer(), id, frame.RefusedStream))
 	c.control++
 	c.batch.touch(c)

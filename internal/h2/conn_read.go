@@ -7,9 +7,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
 
 // lingerTime is how long a connection that we end is still read, and what it brings thrown
@@ -43,7 +45,11 @@ func (c *Conn) Serve() error {
 	c.writers.Wait()
 	c.in.r = c.in.w
 	c.in.release()
-	close(c.ended)
+	c.mu.Lock()
+	if c.served = true; c.ended != nil {
+		close(c.ended)
+	}
+	c.mu.Unlock()
 	return err
 }
 
@@ -172,25 +178,30 @@ func turnWork(h frame.Header) int {
 func (c *Conn) notePartial(incomplete, progress bool) {
 	since := c.partial.Load()
 	switch {
-	case !incomplete && !c.block.open:
+	case !incomplete && c.block == nil:
 		if since != 0 {
 			c.partial.Store(0)
 		}
-	case since == 0 || progress && !c.block.open:
+	case since == 0 || progress && c.block == nil:
 		c.partial.Store(c.now.UnixNano())
 	}
 }
 
-// forgetFields lets go of the strings of the last header block: an idle connection holds none.
+// forgetFields lets go of the fields of the last header blocks: an idle connection holds none.
 func (c *Conn) forgetFields() {
-	clear(c.fields)
-	if c.fields = c.fields[:0]; cap(c.fields) > keepFields {
-		c.fields = nil
+	if c.fields == nil {
+		return
 	}
+	clear(c.fields[:])
+	fieldPool.Put(c.fields)
+	c.fields = nil
 }
 
-// keepFields is the number of fields for which a connection keeps the memory.
-const keepFields = 32
+// maxPooledFields is the number of fields for which connections share memory; a block with more of them gets
+// its own.
+const maxPooledFields = 32
+
+var fieldPool = sync.Pool{New: func() any { return new([maxPooledFields]hpack.Field) }}
 
 // frame handles one frame. bad is what its header alone got wrong, and is told where a frame of
 // its type may come at all.
@@ -230,7 +241,7 @@ func (c *Conn) frame(h frame.Header, p []byte, bad *frame.Error) *frame.Error {
 
 // sequence checks what may follow what.
 func (c *Conn) sequence(h frame.Header) *frame.Error {
-	if c.block.open {
+	if c.block != nil {
 		// Section 6.10: "any other frame ... MUST be treated as a connection error of type PROTOCOL_ERROR."
 		if h.Type != frame.TypeContinuation || h.StreamID != c.block.id {
 			return &frame.Error{Code: frame.ProtocolError, Reason: "header_block_interrupted",
@@ -266,7 +277,7 @@ func (c *Conn) streamError(ferr *frame.Error) *frame.Error {
 		c.mu.Unlock()
 		return c.glitch("errors_on_reset_stream")
 	default:
-		c.resets.add(ferr.StreamID)
+		c.noteReset(ferr.StreamID)
 		c.put(frame.AppendRST(c.buffer(), ferr.StreamID, ferr.Code))
 		c.control++
 		c.batch.touch(c)

@@ -156,7 +156,7 @@ func (c *Conn) forgive() {
 
 // resetLocked sends RST_STREAM and removes s. mu is held.
 func (c *Conn) resetLocked(b *Batch, s *Stream, code frame.Code) {
-	c.resets.add(s.id)
+	c.noteReset(s.id)
 	if c.cfg.Client {
 		c.crossed += crossing
 	}
@@ -210,4 +210,12 @@ func (r *idRing) add(id uint32) {
 	r.next = (r.next + 1) % ringSize
 }
 
-func (r *idRing) has(id uint32) bool { return slices.Contains(r.ids, id) }
+func (r *idRing) has(id uint32) bool { return r != nil && slices.Contains(r.ids, id) }
+
+// noteReset remembers a stream that we reset. mu is held.
+func (c *Conn) noteReset(id uint32) {
+	if c.resets == nil {
+		c.resets = new(idRing)
+	}
+	c.resets.add(id)
+}

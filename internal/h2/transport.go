@@ -34,10 +34,8 @@ const firstLen = 1 << 10
 type transport struct {
 	nc   net.Conn
 	raw  syscall.RawConn // nil: reading blocks only
-	more tryReader       // nil: unless it blocks, there is no telling whether there is more to read
-	try  tryWriter
-	some someWriter      // nil: writing blocks until all is written
-	out  nonblock.Writer // try and some, if nc has no way of its own
+	out  nonblock.Writer // of a socket
+	ways *ways           // nil: nc is a socket
 
 	// Owned by the read loop: the arguments and results of readReady.
 	in   *reader
@@ -46,10 +44,12 @@ type transport struct {
 	rfn  func(fd uintptr) bool
 }
 
-var (
-	_ tryWriter  = (*nonblock.Writer)(nil)
-	_ someWriter = (*nonblock.Writer)(nil)
-)
+// ways are those of a net.Conn that is no socket.
+type ways struct {
+	more tryReader  // nil: unless it blocks, there is no telling whether there is more to read
+	try  tryWriter  // nil: writing blocks
+	some someWriter // nil: writing blocks until all is written
+}
 
 // tryReader is a net.Conn that can read what has arrived without blocking: n is 0 with a nil error if
 // that is nothing.
@@ -71,35 +71,41 @@ type someWriter interface {
 
 func (t *transport) init(nc net.Conn) {
 	t.nc = nc
-	if try, ok := nc.(tryWriter); ok {
-		t.try = try
-	} else {
-		t.out.Init(nc)
-		t.try = &t.out
-	}
 	switch nc := nc.(type) {
 	case *net.TCPConn:
 		t.initRaw(nc)
 	case *net.UnixConn:
 		t.initRaw(nc)
 	}
-	t.more, _ = nc.(tryReader)
-	t.some, _ = nc.(someWriter)
-	if t.some == nil && t.raw != nil {
-		t.some = &t.out
+	if t.raw != nil {
+		t.out.Init(nc)
+		return
 	}
+	t.ways = new(ways)
+	t.ways.more, _ = nc.(tryReader)
+	t.ways.try, _ = nc.(tryWriter)
+	t.ways.some, _ = nc.(someWriter)
 }
 
 // tryWrite writes what the socket accepts now. n < len(p) with a nil error:
 // the rest must be written by the blocking way.
 func (t *transport) tryWrite(p []byte) (n int, err error) {
-	return t.try.TryWrite(p)
+	switch {
+	case t.ways == nil:
+		return t.out.TryWrite(p)
+	case t.ways.try == nil:
+		return 0, nil
+	}
+	return t.ways.try.TryWrite(p)
 }
 
 // writeSome writes some of p, blocking.
 func (t *transport) writeSome(p []byte) (n int, err error) {
-	if t.some != nil {
-		return t.some.WriteSome(p)
+	switch {
+	case t.ways == nil:
+		return t.out.WriteSome(p)
+	case t.ways.some != nil:
+		return t.ways.some.WriteSome(p)
 	}
 	return t.nc.Write(p[:min(len(p), writeLen)])
 }
@@ -141,7 +147,7 @@ func (r *reader) fill() (int, error) {
 		err = nil // what came before the end counts, and the end comes again
 	}
 	r.w += n
-	if r.t.more != nil && n > 0 {
+	if r.t.ways.more != nil && n > 0 {
 		n += r.readRest()
 	}
 	r.took(n)
@@ -153,7 +159,7 @@ func (r *reader) await() (n int, err error) {
 	if r.data != nil || r.more {
 		r.attach()
 		n, err = r.t.nc.Read(r.data[r.w:])
-		r.more = n >= firstLen && r.t.more == nil
+		r.more = n >= firstLen && r.t.ways.more == nil
 		return n, err
 	}
 	// Without a read buffer.
@@ -163,7 +169,7 @@ func (r *reader) await() (n int, err error) {
 	if n, err = r.t.nc.Read(r.first); n > 0 {
 		r.attach()
 		copy(r.data, r.first[:n])
-		r.more = n == firstLen && r.t.more == nil
+		r.more = n == firstLen && r.t.ways.more == nil
 	}
 	return n, err
 }
@@ -172,7 +178,7 @@ func (r *reader) await() (n int, err error) {
 // returns how much that is. An error comes again with the next read.
 func (r *reader) readRest() (rest int) {
 	for r.w < len(r.data) {
-		n, err := r.t.more.TryRead(r.data[r.w:])
+		n, err := r.t.ways.more.TryRead(r.data[r.w:])
 		r.w += n
 		rest += n
 		if n == 0 || err != nil {

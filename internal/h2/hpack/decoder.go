@@ -6,26 +6,28 @@ package hpack
 import (
 	"encoding/binary"
 	"math"
+	"sync"
 )
 
 // protocolTableSize is the size of both tables before SETTINGS and size updates
 // change it (RFC 9113 section 6.5.2).
 const protocolTableSize = 4096
 
-// maxScratch is how much of the scratch buffer a decoder keeps between blocks.
+// maxScratch is how much of a scratch buffer is kept between blocks.
 const maxScratch = 4096
 
 // Decoder turns the header blocks of one connection into fields. Only one
 // goroutine may use it, the one that reads the connection.
 //
 // What it keeps is bounded: the dynamic table holds at most the allowed size,
-// whose strings pin at most pinFactor times as much, and 4 KiB of scratch.
+// whose strings pin at most pinFactor times as much. Memory that it needs only
+// while it decodes is shared by all decoders.
 type Decoder struct {
 	table   table
-	allowed uint32        // our SETTINGS_HEADER_TABLE_SIZE
-	shrink  bool          // the next block must begin with a size update
-	limits  [2]*ListError // on octets and fields; nil is none
-	err     *DecodeError  // once set, the connection is lost
+	allowed uint32       // our SETTINGS_HEADER_TABLE_SIZE
+	shrink  bool         // the next block must begin with a size update
+	limits  [2]uint32    // on octets and fields; 0 is none
+	err     *DecodeError // once set, the connection is lost
 	known   knownBlocks
 
 	// Of the block being decoded.
@@ -37,11 +39,38 @@ type Decoder struct {
 	maxFields int        // len(dst) may be that much
 	over      *ListError // set as soon as the list is over a limit
 
-	// Literals wait in scratch until settle makes them strings, all of them
-	// with one allocation.
-	scratch []byte
+	staged  *staging // nil: the block has had no literal that is kept
+	settled uint64   // entries of the table below this number have their strings
+}
+
+// staging is where the literals of a block wait until settle makes them strings,
+// all of them with one allocation.
+type staging struct {
+	scratch []byte // their octets
 	pending []literal
-	settled uint64 // entries of the table below this number have their strings
+}
+
+var stagings = sync.Pool{New: func() any { return new(staging) }}
+
+// stagedLiterals returns where literals wait.
+func (d *Decoder) stagedLiterals() *staging {
+	if d.staged == nil {
+		d.staged = stagings.Get().(*staging)
+	}
+	return d.staged
+}
+
+// unstage gives back where literals waited.
+func (d *Decoder) unstage() {
+	w := d.staged
+	if w == nil {
+		return
+	}
+	d.staged = nil
+	if cap(w.scratch) > maxScratch {
+		w.scratch = nil
+	}
+	stagings.Put(w)
 }
 
 // literal is a field whose octets are in scratch: its name, unless that came by
@@ -54,8 +83,8 @@ type literal struct {
 	named            bool // the name came by index
 }
 
-// maxPending bounds the literals that wait, and so what a decoder keeps for them
-// between blocks.
+// maxPending bounds the literals that wait, and so what is kept for them between
+// blocks.
 const maxPending = 64
 
 // pinFactor bounds how much larger than its entry a string may be that an entry
@@ -85,14 +114,8 @@ func (d *Decoder) SetMaxTableSize(n uint32) {
 // 6.5.2 counts it (name, value and 32 for each field), and the number of
 // fields. 0 means no limit. It is called between blocks.
 func (d *Decoder) SetLimits(maxListBytes uint32, maxFields int) {
-	d.limits = [2]*ListError{}
+	d.limits = [2]uint32{maxListBytes, uint32(min(max(maxFields, 0), math.MaxInt32))}
 	d.table.version++ // what is known was within the old ones
-	if maxListBytes > 0 {
-		d.limits[0] = &ListError{"header_list_bytes", uint64(maxListBytes)}
-	}
-	if maxFields > 0 {
-		d.limits[1] = &ListError{"header_list_fields", uint64(maxFields)}
-	}
 }
 
 // Decode appends the fields of one complete header block to dst. The strings
@@ -117,11 +140,9 @@ func (d *Decoder) Decode(dst []Field, block []byte) ([]Field, error) {
 		}
 	}
 	d.settle()
+	d.unstage()
 	fields, over := d.dst, d.over
 	d.block, d.dst, d.over = nil, nil, nil // not ours
-	if cap(d.scratch) > maxScratch {
-		d.scratch = nil
-	}
 	if reason != "" {
 		d.err = &DecodeError{Reason: reason, Offset: d.i}
 		return fields[:len(dst)], d.err
@@ -136,11 +157,11 @@ func (d *Decoder) Decode(dst []Field, block []byte) ([]Field, error) {
 func (d *Decoder) begin(dst []Field, block []byte) {
 	d.block, d.i, d.dst = block, 0, dst
 	d.list, d.maxList, d.maxFields = 0, math.MaxUint64, math.MaxInt
-	if l := d.limits[0]; l != nil {
-		d.maxList = l.Max
+	if n := d.limits[0]; n > 0 {
+		d.maxList = uint64(n)
 	}
-	if l := d.limits[1]; l != nil {
-		d.maxFields = len(dst) + int(l.Max)
+	if n := d.limits[1]; n > 0 {
+		d.maxFields = len(dst) + int(n)
 	}
 }
 
@@ -278,9 +299,9 @@ func (d *Decoder) count(n int) bool {
 	d.list += uint64(n) + fieldOverhead
 	switch {
 	case d.list > d.maxList:
-		d.over = d.limits[0]
+		d.over = &ListError{"header_list_bytes", uint64(d.limits[0])}
 	case len(d.dst) >= d.maxFields:
-		d.over = d.limits[1]
+		d.over = &ListError{"header_list_fields", uint64(d.limits[1])}
 	default:
 		return true
 	}

@@ -119,9 +119,10 @@ func (t *encTable) evict(size uint32) {
 // grow doubles the table. max/32 entries are the most there can be.
 func (t *encTable) grow() {
 	old := *t
-	n := max(16, 2*len(old.ring))
+	n := max(4, 2*len(old.ring)) // a server's responses have few fields in common
 	t.ring = make([]encEntry, n)
-	t.pairs, t.names = make([]uint32, 2*n), make([]uint32, 2*n)
+	slots := make([]uint32, 4*n)
+	t.pairs, t.names = slots[:2*n:2*n], slots[2*n:]
 	for k := t.next - t.count + 1; k != t.next+1; k++ {
 		*t.at(k) = *old.at(k)
 		t.link(k)

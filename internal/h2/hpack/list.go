@@ -52,11 +52,10 @@ type knownBlocks struct {
 // blockSet is some blocks. It is searched from the start: most connections have few of them.
 type blockSet struct {
 	tags   [decoderSlots]uint32
-	n      int
 	used   [decoderSlots]bool // since hand came by
 	hand   int
-	missed int // blocks that came again and were not in the set, while it was full
-	blocks [decoderSlots]knownBlock
+	missed int          // blocks that came again and were not in the set, while it was full
+	blocks []knownBlock // at most decoderSlots
 }
 
 type knownBlock struct {
@@ -81,7 +80,7 @@ func tagOf(block []byte) uint32 {
 
 // find returns the list of a block, or nil.
 func (s *blockSet) find(tag uint32, block []byte) *List {
-	for i, t := range s.tags[:s.n] {
+	for i, t := range s.tags[:len(s.blocks)] {
 		if t != tag {
 			continue
 		}
@@ -95,9 +94,9 @@ func (s *blockSet) find(tag uint32, block []byte) *List {
 
 // place returns the place for another block, or -1.
 func (s *blockSet) place() int {
-	if s.n < decoderSlots {
-		s.n++
-		return s.n - 1
+	if n := len(s.blocks); n < decoderSlots {
+		s.blocks = append(s.blocks, knownBlock{})
+		return n
 	}
 	if s.missed++; s.missed < evictAfter {
 		return -1
@@ -112,9 +111,21 @@ func (s *blockSet) place() int {
 	return i
 }
 
-// DecodeList is Decode, and where an identical block came before and the table has not changed since, it
-// returns the list of both too. fields is then the list's.
+// Known returns the list of a block that came before, where the table has not changed since; else nil.
+func (d *Decoder) Known(block []byte) *List {
+	k := &d.known
+	if k.set == nil || k.version != d.table.version || len(block) > maxKnown || len(block) == 0 || d.shrink || d.err != nil {
+		return nil
+	}
+	return k.set.find(tagOf(block), block)
+}
+
+// DecodeList is Decode, and where a block is [Decoder.Known], or becomes so by coming for the second time, it returns the list of
+// both too. fields is then the list's.
 func (d *Decoder) DecodeList(dst []Field, block []byte) (fields []Field, list *List, err error) {
+	if l := d.Known(block); l != nil {
+		return l.Fields, l, nil
+	}
 	if len(block) > maxKnown || len(block) == 0 || d.shrink || d.err != nil {
 		fields, err = d.Decode(dst, block)
 		return fields, nil, err
@@ -122,12 +133,6 @@ func (d *Decoder) DecodeList(dst []Field, block []byte) (fields []Field, list *L
 	k := &d.known
 	if k.version != d.table.version {
 		*k = knownBlocks{version: d.table.version}
-	}
-	tag := tagOf(block)
-	if k.set != nil {
-		if l := k.set.find(tag, block); l != nil {
-			return l.Fields, l, nil
-		}
 	}
 	fields, err = d.Decode(dst, block)
 	if err != nil || k.version != d.table.version || block[0]&0xe0 == 0x20 {
@@ -146,7 +151,7 @@ func (d *Decoder) DecodeList(dst []Field, block []byte) (fields []Field, list *L
 	}
 	list = NewList(slices.Clone(fields[len(dst):]))
 	clear(fields[len(dst):]) // the caller need not
-	k.set.tags[i] = tag
+	k.set.tags[i] = tagOf(block)
 	b := &k.set.blocks[i]
 	b.list, b.n = list, uint8(copy(b.p[:], block))
 	return list.Fields, list, nil

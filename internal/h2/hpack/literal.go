@@ -93,29 +93,31 @@ func (d *Decoder) str() (s encoded, reason string) {
 
 // stage decodes name, unless it came by index, and value into scratch.
 func (d *Decoder) stage(l literal, name, value encoded) (literal, string) {
-	l.name = len(d.scratch)
-	if reason := d.decode(name); reason != "" {
+	w := d.stagedLiterals()
+	l.name = len(w.scratch)
+	if reason := w.decode(name); reason != "" {
 		return l, reason
 	}
-	l.value = len(d.scratch)
-	reason := d.decode(value)
-	l.end = len(d.scratch)
+	l.value = len(w.scratch)
+	reason := w.decode(value)
+	l.end = len(w.scratch)
 	return l, reason
 }
 
 // decode appends the octets of s to scratch.
-func (d *Decoder) decode(s encoded) (reason string) {
+func (w *staging) decode(s encoded) (reason string) {
 	if s.huffman {
-		d.scratch, reason = appendHuffmanDecoded(d.scratch, s.p)
+		w.scratch, reason = appendHuffmanDecoded(w.scratch, s.p)
 		return reason
 	}
-	d.scratch = append(d.scratch, s.p...)
+	w.scratch = append(w.scratch, s.p...)
 	return ""
 }
 
 // keep enters the staged literal into the table if it is to be indexed, and
 // into the header list if that has room. name is the name that came by index.
 func (d *Decoder) keep(l literal, name string, index, sensitive bool) {
+	w := d.staged
 	n := len(name) + l.end - l.name
 	if index {
 		if l.entry, l.inserted = d.table.insert(uint32(n + fieldOverhead)); l.inserted {
@@ -127,11 +129,11 @@ func (d *Decoder) keep(l literal, name string, index, sensitive bool) {
 		d.dst = append(d.dst, Field{Name: name, Sensitive: sensitive})
 	}
 	if !l.inserted && l.field < 0 {
-		d.scratch = d.scratch[:l.name]
+		w.scratch = w.scratch[:l.name]
 		return
 	}
-	d.pending = append(d.pending, l)
-	if len(d.pending) == maxPending {
+	w.pending = append(w.pending, l)
+	if len(w.pending) == maxPending {
 		d.settle()
 	}
 }
@@ -141,13 +143,17 @@ func (d *Decoder) keep(l literal, name string, index, sensitive bool) {
 // inserted a moment before, or holds more than maxPending literals.
 func (d *Decoder) settle() {
 	d.settled = d.table.next
-	if len(d.pending) == 0 {
-		d.scratch = d.scratch[:0]
+	w := d.staged
+	if w == nil {
 		return
 	}
-	s := string(d.scratch)
-	for i := range d.pending {
-		l := &d.pending[i]
+	if len(w.pending) == 0 {
+		w.scratch = w.scratch[:0]
+		return
+	}
+	s := string(w.scratch)
+	for i := range w.pending {
+		l := &w.pending[i]
 		hash := uint32(0)
 		if l.inserted && d.table.live(l.entry) {
 			hash = d.settleEntry(l, s)
@@ -160,7 +166,7 @@ func (d *Decoder) settle() {
 			}
 		}
 	}
-	d.pending, d.scratch = d.pending[:0], d.scratch[:0]
+	w.pending, w.scratch = w.pending[:0], w.scratch[:0]
 }
 
 // settleEntry gives the table's entry for l its strings: parts of s, or a copy

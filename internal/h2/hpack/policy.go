@@ -5,10 +5,12 @@ package hpack
 
 import "slices"
 
-// A filter has filterSets sets of filterWays hashes. With two values per call
+// A filter has up to filterSets sets of filterWays hashes. With two values per call
 // that never repeat, one that comes every 10 calls is still known the next time
-// in 3 cases of 4.
+// in 3 cases of 4. Most connections have few fields that do not repeat, and
+// get by with the sets that it begins with.
 const (
+	firstSets  = 2
 	filterSets = 16
 	filterWays = 4
 )
@@ -16,29 +18,63 @@ const (
 // filter remembers the fields of late by their hashes. The zero value has seen
 // nothing.
 type filter struct {
-	sets   [filterSets][filterWays]uint32
+	sets   []hashSet // a power of two of them, or none
 	random uint32
 }
+
+type hashSet [filterWays]uint32
 
 // again says whether the field was seen before and not forgotten since. A field
 // whose hash collides may be taken for seen; it is then indexed too early,
 // which costs room and nothing else.
 func (f *filter) again(pair uint32) bool {
-	set := &f.sets[pair%filterSets]
+	if f.sets == nil {
+		f.sets = make([]hashSet, firstSets)
+	}
+	set := f.set(pair)
 	for _, h := range set {
 		if h == pair {
 			return true
 		}
 	}
-	if i := slices.Index(set[:], 0); i >= 0 { // no field has this hash
-		set[i] = pair
+	if set.add(pair) {
 		return false
+	}
+	if len(f.sets) < filterSets {
+		f.grow()
+		return f.again(pair)
 	}
 	// At random, because with the oldest first five fields of one list that
 	// share a set would push each other out for ever.
 	f.random = f.random*1664525 + 1013904223
 	set[f.random>>16%filterWays] = pair
 	return false
+}
+
+// set returns where a hash belongs.
+func (f *filter) set(pair uint32) *hashSet { return &f.sets[pair%uint32(len(f.sets))] }
+
+// add adds a hash, if there is room.
+func (s *hashSet) add(pair uint32) bool {
+	i := slices.Index(s[:], 0) // no field has this hash
+	if i < 0 {
+		return false
+	}
+	s[i] = pair
+	return true
+}
+
+// grow doubles the sets. Each of them is spread over two, which have room for it.
+func (f *filter) grow() {
+	old := f.sets
+	f.sets = make([]hashSet, 2*len(old))
+	for i := range old {
+		for _, pair := range old[i] {
+			if pair != 0 {
+				f.set(pair).add(pair)
+			}
+		}
+	}
 }
 
 // shortCookie is the length below which a cookie may be guessed.

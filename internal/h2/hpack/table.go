@@ -80,9 +80,13 @@ func (t *table) drop() {
 	*e = entry{} // the strings may go
 }
 
+// firstEntries is the length of a decoder's ring when the first entry comes: what
+// most clients' requests have in common.
+const firstEntries = 8
+
 // grow doubles the ring. It never gets longer than twice max/32 entries.
 func (t *table) grow() {
-	ring := make([]entry, max(16, 2*len(t.ring)))
+	ring := make([]entry, max(firstEntries, 2*len(t.ring)))
 	for k := t.next - uint64(t.count); k != t.next; k++ {
 		ring[k&uint64(len(ring)-1)] = *t.at(k)
 	}
