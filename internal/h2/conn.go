@@ -23,6 +23,7 @@ type Conn struct {
 	cfg    *Config // with defaults; shared
 	events Events
 	start  time.Time
+	quiet  atomic.Int64 // of time since start: until then a Tick has nothing to do
 	t      transport
 	number uint64        // of its own
 	growth *flow.Budget  // of windows beyond their initial size

@@ -5,6 +5,7 @@ package h2
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
@@ -118,6 +119,7 @@ func (c *Conn) drainServer(b *Batch) {
 		return
 	}
 	c.drain.started = true
+	c.stir()
 	c.drain.since = time.Now()
 	out := frame.AppendGoAway(c.buffer(), maxStreamID, frame.NoError, nil)
 	c.put(frame.AppendPing(out, false, pingDrain))
@@ -161,19 +163,58 @@ func (c *Conn) finish() {
 // Tick has the connection look at the clock. Its owner calls it about once
 // a second; timeouts have that resolution.
 func (c *Conn) Tick(now time.Time) {
+	if now.Sub(c.start) < time.Duration(c.quiet.Load()) {
+		return
+	}
 	if err := c.overdue(now); err != nil {
 		c.kill(err)
 		return
 	}
-	var b Batch
+	b := tickBatches.Get().(*Batch)
+	b.now, b.shared = now, false
 	c.mu.Lock()
 	if !c.closed {
-		c.tickDrain(&b, now)
-		c.tickKeepalive(&b, now)
-		c.releaseSlivers(&b)
+		c.tickDrain(b, now)
+		c.tickKeepalive(b, now)
+		c.releaseSlivers(b)
+		c.quiet.Store(int64(c.quietUntil(now)))
 	}
 	c.mu.Unlock()
 	b.Flush()
+	tickBatches.Put(b)
+}
+
+var tickBatches = sync.Pool{New: func() any { return new(Batch) }}
+
+// quietUntil returns until when, counted from the start, nothing is due by the clock, if nothing is stirred
+// until then; what begins to run out by then runs longer than that. 0: who knows. A server with thousands of
+// idle connections has them looked at every few seconds so. mu is held.
+func (c *Conn) quietUntil(now time.Time) time.Duration {
+	if c.cfg.Client || !c.peer.ready || c.partial.Load() != 0 || !c.blocked.IsZero() || !c.keepalive.sent.IsZero() ||
+		c.drain.started || c.slivers.held || c.ready.first != nil {
+		return 0
+	}
+	left := min(c.cfg.SettingsTimeout, c.cfg.WriteTimeout)
+	if d := c.cfg.IdleTimeout; d > 0 {
+		if c.active == 0 {
+			d -= now.Sub(c.emptied)
+		}
+		left = min(left, d)
+	}
+	if c.cfg.MaxAge > 0 {
+		left = min(left, c.age-now.Sub(c.start))
+	}
+	if d := c.cfg.KeepaliveTime; d > 0 {
+		left = min(left, d-now.Sub(time.Unix(0, c.lastRead.Load())))
+	}
+	return now.Sub(c.start) + left
+}
+
+// stir has the next Tick look at the connection: something may be due that was not under way at the last. mu is held.
+func (c *Conn) stir() {
+	if c.quiet.Load() != 0 {
+		c.quiet.Store(0)
+	}
 }
 
 // Unanswered returns for how long a keepalive PING has been without any octet from the peer after it; 0 if none

@@ -49,6 +49,7 @@ func (r *readyList) remove(s *Stream) {
 func (c *Conn) makeReady(s *Stream) {
 	if s.queue.n > 0 && s.send.Available() > 0 && !s.ready.in && !s.removed {
 		c.ready.push(s)
+		c.stir()
 	}
 }
 

@@ -47,6 +47,7 @@ func (c *Conn) portion(s *Stream, n int) int {
 		return 0
 	case c.holdsBack(&s.send, n):
 		k.held = true
+		c.stir()
 		return 0
 	case c.holdsBack(&c.send, n):
 		return 0
