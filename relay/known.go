@@ -5,7 +5,6 @@ package relay
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,7 +80,10 @@ func (c *Call) list(uc *upConn, now time.Time) *hpack.List {
 			}
 		}
 	}
-	l := uc.ep.lists.intern(c.upstreamFields(nil, uc, now))
+	array := sentFields.Get().(*[24]hpack.Field)
+	l := uc.ep.lists.intern(c.upstreamFields(array[:0], uc, now))
+	clear(array[:])
+	sentFields.Put(array)
 	r.add(uc.ep, l)
 	return l
 }
@@ -108,32 +110,43 @@ const (
 	maxKnownListBytes = 2 << 10
 )
 
-// intern returns the list with these fields.
+// keys holds memory for what lists are looked up by: each connection looks once for each list, and finds it as a rule.
+var keys = sync.Pool{New: func() any { return new([]byte) }}
+
+// intern returns the list with these fields, which it does not keep.
 func (k *knownLists) intern(fields []hpack.Field) *hpack.List {
-	var key strings.Builder
-	for _, f := range fields {
-		key.WriteString(f.Name)
-		key.WriteByte(0) // in no name and no value
-		key.WriteString(f.Value)
-		key.WriteByte(0)
-		if f.Sensitive {
-			key.WriteByte(0)
-		}
+	p := keys.Get().(*[]byte)
+	defer keys.Put(p)
+	key := appendKey((*p)[:0], fields)
+	if len(key) > maxKnownListBytes {
+		return hpack.NewList(slices.Clone(fields))
 	}
-	if key.Len() > maxKnownListBytes {
-		return hpack.NewList(fields)
-	}
+	*p = key
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	l := k.lists[key.String()]
+	l := k.lists[string(key)]
 	if l == nil {
 		if len(k.lists) == maxKnownLists || k.lists == nil {
 			k.lists = make(map[string]*hpack.List) // what is in use comes again
 		}
-		l = hpack.NewList(fields)
-		k.lists[key.String()] = l
+		l = hpack.NewList(slices.Clone(fields))
+		k.lists[string(key)] = l
 	}
 	return l
+}
+
+// appendKey appends what lists with the same fields have in common.
+func appendKey(key []byte, fields []hpack.Field) []byte {
+	for _, f := range fields {
+		key = append(key, f.Name...)
+		key = append(key, 0) // in no name and no value
+		key = append(key, f.Value...)
+		key = append(key, 0)
+		if f.Sensitive {
+			key = append(key, 0)
+		}
+	}
+	return key
 }
 
 // knownResponse is what a header list of an upstream means.
