@@ -5,14 +5,18 @@ package daemon
 
 import (
 	"crypto/tls"
+	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/manifold-grpc/manifold/internal/config"
@@ -107,9 +111,10 @@ func TestCanaryExample(t *testing.T) {
 
 func TestOneToManyExample(t *testing.T) {
 	backends := startBackends(t, 3)
-	d := startDaemon(t, Config{File: loadExample(t, "one-to-many/manifold.yaml", t.TempDir(), "localhost:8080", "127.0.0.1:0",
+	d := startDaemon(t, Config{File: loadExample(t, "one-to-many/manifold.yaml", t.TempDir(), "localhost:8080", "127.0.0.1:0", "localhost:*", "127.0.0.1:*",
 		"localhost:50051", backends[0].Addr().String(), "localhost:50052", backends[1].Addr().String(), "localhost:50053", backends[2].Addr().String())})
-	fleet := samplepb.NewFleetServiceClient(connectTo(t, d, "local", insecure.NewCredentials()))
+	conn := connectTo(t, d, "local", insecure.NewCredentials())
+	fleet := samplepb.NewFleetServiceClient(conn)
 
 	tests := []struct {
 		name, failOn string
@@ -124,6 +129,8 @@ func TestOneToManyExample(t *testing.T) {
 		{"all chosen, one fails", "1", []string{"nodes", "*"}, nil, codes.Unavailable, ""},
 		{"unknown", "", []string{"nodes", "node-x"}, nil, codes.PermissionDenied, ""},
 		{"most", "1", []string{"want", "most"}, []string{"0", "2"}, codes.OK, "targets=3 ok=2"},
+		{"by address", "", []string{"address", backends[1].Addr().String()}, []string{"1"}, codes.OK, ""},
+		{"another address", "", []string{"address", "192.0.2.1:80"}, nil, codes.PermissionDenied, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -135,5 +142,43 @@ func TestOneToManyExample(t *testing.T) {
 				t.Errorf("summary %q, want %q in it", summary, tt.summary)
 			}
 		})
+	}
+	t.Run("first", func(t *testing.T) {
+		if got, _, err := describe(t, fleet, "1", "want", "first"); err != nil || len(got) != 1 || got[0] == "1" {
+			t.Errorf("answers of %q, %v, want one of another than 1", got, err)
+		}
+	})
+	t.Run("sorted", func(t *testing.T) {
+		if got, want := watch(t, conn, "sorted", "yes"), "0 0 1 1 2 2"; got != want {
+			t.Errorf("reports of %q, want %q", got, want)
+		}
+	})
+	t.Run("envelope", func(t *testing.T) {
+		got := answersOf(metadata.AppendToOutgoingContext(callContext(t), "want", "envelope"), conn, true)
+		slices.Sort(got)
+		if want := []string{"node-a: 0", "node-b: 1", "node-c: 2"}; !slices.Equal(got, want) {
+			t.Errorf("answers %q, want %q", got, want)
+		}
+	})
+}
+
+// watch returns the names of those who report, twice each, as they come.
+func watch(t *testing.T, conn *grpc.ClientConn, pairs ...string) string {
+	t.Helper()
+
+	stream, err := samplepb.NewFleetServiceClient(conn).Watch(metadata.AppendToOutgoingContext(callContext(t), pairs...), &samplepb.WatchRequest{Count: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for {
+		node, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return strings.Join(names, " ")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, node.GetBackend())
 	}
 }
