@@ -62,6 +62,7 @@ type Call struct {
 	reason    string
 	pausing   *time.Timer // of stagePausing
 	deadline  *time.Timer
+	stopped   *time.Timer        // of an earlier call in this memory, for the next to set; else nil
 	idle      time.Duration      // see SetIdleTimeout; 0: for ever
 	active    time.Time          // when something moved, while idle is set
 	cancel    context.CancelFunc // of Context; nil while nobody asked

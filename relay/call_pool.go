@@ -48,11 +48,14 @@ func (c *Call) freeFields() {
 	}
 }
 
-// callPool holds the memory of calls. A call is 1.2 KiB, and there may be
-// hundreds of thousands a second.
-var callPool = sync.Pool{New: func() any { return new(Call) }}
-
-func newCall() *Call { return callPool.Get().(*Call) }
+// newCall returns the memory of a call. It is 1.2 KiB, and there may be hundreds of thousands a second. Each server has its
+// own: a call's timer stays with its memory, and timers of tests with a clock of their own must not get into others.
+func (s *Server) newCall() *Call {
+	if c, ok := s.calls.Get().(*Call); ok {
+		return c
+	}
+	return new(Call)
+}
 
 // callStreams is the number of streams that an ordinary call has.
 const callStreams = 2
@@ -79,7 +82,12 @@ func (c *Call) letGo() {
 			fan.recycle()
 		}
 		c.freeFields()
-		*c = Call{}
-		callPool.Put(c)
+		t := c.deadline // stopped, or the call might not be used again
+		if t == nil {
+			t = c.stopped
+		}
+		pool := &c.srv.calls
+		*c = Call{stopped: t}
+		pool.Put(c)
 	}
 }

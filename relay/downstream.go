@@ -47,7 +47,7 @@ func (d *downConn) client() string {
 
 // NewStream makes a stream's memory: a Call holds both of its streams.
 func (d *downConn) NewStream(*h2.Conn) *h2.Stream {
-	c := newCall()
+	c := d.srv.newCall()
 	c.srv, c.dc, c.maxMsg = d.srv, d, d.set.limits.MaxRequestMessage
 	c.down.Owner = c
 	return &c.down
@@ -223,7 +223,7 @@ func (c *Call) route(b *h2.Batch) {
 	}
 	c.srv.inFlight.Add(1)
 	c.follow()
-	c.mu.Lock()
+	answered := true
 	switch {
 	case !ok:
 		c.failStock(b, malformedPath)
@@ -233,7 +233,6 @@ func (c *Call) route(b *h2.Batch) {
 		c.failStock(b, shortOfMemory)
 	default:
 		c.armDeadline()
-		c.mu.Unlock()
 		c.srv.Route(c)
 		c.mu.Lock()
 		c.routed = true
@@ -241,18 +240,31 @@ func (c *Call) route(b *h2.Batch) {
 		if c.decision.made && c.stage == stageRouting {
 			c.act(b)
 		}
+		answered = c.stage == stageDone
+		c.mu.Unlock()
 	}
-	if c.stage == stageDone {
+	if answered {
 		c.dc.h2.Answered()
 	}
-	c.mu.Unlock()
 }
 
-// armDeadline has the call end with the caller's deadline. mu is held.
+// armDeadline has the call end with the caller's deadline.
 func (c *Call) armDeadline() {
 	if c.timeout > 0 {
-		c.deadline = time.AfterFunc(c.timeout, c.expire)
+		c.mu.Lock() // expire may come at once
+		defer c.mu.Unlock()
+		c.newTimer(c.timeout)
 	}
+}
+
+// newTimer sets the call's timer for the first time. mu is held.
+func (c *Call) newTimer(d time.Duration) {
+	if c.stopped == nil {
+		c.deadline = time.AfterFunc(d, c.expire)
+		return
+	}
+	c.deadline, c.stopped = c.stopped, nil
+	c.deadline.Reset(d)
 }
 
 // expire ends the call at its deadline, or when it has been idle for too long.

@@ -19,7 +19,7 @@ import (
 func (c *Call) setTimer(d time.Duration) {
 	switch {
 	case c.deadline == nil:
-		c.deadline = time.AfterFunc(d, c.expire)
+		c.newTimer(d)
 	case !c.deadline.Reset(d):
 		c.mayReuse = false // an expire of before may still come
 	}

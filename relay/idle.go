@@ -42,7 +42,7 @@ func (c *Call) moved(b *h2.Batch) {
 func (c *Call) startTimer() {
 	switch {
 	case c.deadline == nil:
-		c.deadline = time.AfterFunc(c.untilDue(time.Now()), c.expire)
+		c.newTimer(c.untilDue(time.Now()))
 	case c.deadline.Stop():
 		c.deadline.Reset(c.untilDue(time.Now()))
 	}

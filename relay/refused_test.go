@@ -36,6 +36,7 @@ func TestRefusedCallsCostNoMemory(t *testing.T) {
 	}{
 		{"malformed path", (*attacker).badPath, 0.5},
 		{"rejected", func(a *attacker, id uint32) { a.headers(id, frame.FlagEndStream) }, 1.5}, // the code's text
+		{"rejected with a deadline", func(a *attacker, id uint32) { a.headers(id, frame.FlagEndStream, "grpc-timeout", "1H") }, 1.6},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

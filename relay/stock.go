@@ -38,8 +38,10 @@ func newStockFailure(code codes.Code, reason, msg string, more ...hpack.Field) *
 	return &stockFailure{code: code, reason: reason, full: list(failure(code, reason, msg)), bare: list(status.New(code, msg))}
 }
 
-// failStock answers a call that nobody but the relay has seen. mu is held.
+// failStock answers a call that nobody but the relay has seen.
 func (c *Call) failStock(b *h2.Batch, f *stockFailure) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	answer := f.full
 	if c.dc.set.OmitErrorInfo {
 		answer = f.bare

@@ -125,6 +125,33 @@ func TestQueueingAllocatesNothing(t *testing.T) {
 	}
 }
 
+// stubborn is a socket that takes nothing at once, and everything from who waits.
+type stubborn struct{ nowhere }
+
+func (*stubborn) TryWrite([]byte) (int, error) { return 0, nil }
+
+func (*stubborn) WriteSome(p []byte) (int, error) { return len(p), nil }
+
+// The same where the rest of each write is left to a goroutine.
+func TestDrainingAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has sync.Pool lose what it holds")
+	}
+	x := newBench(t, 1, 1024)
+	x.out.writers.Wait()
+	x.out.t.init(&stubborn{})
+	round := func() {
+		x.round()
+		x.out.writers.Wait()
+	}
+	for range 100 {
+		round()
+	}
+	if n := testing.AllocsPerRun(500, round); n > 0 {
+		t.Errorf("%v allocations for a DATA frame that a goroutine writes, want 0", n)
+	}
+}
+
 func (x *bench) allocatesNothing(t *testing.T) {
 	t.Helper()
 	if raceEnabled {

@@ -173,7 +173,7 @@ func (c *Conn) writeReady(b *Batch) {
 		if err == nil && n < len(p) {
 			c.blocked = time.Now()
 			c.flushed += int64(n)
-			go c.drainOut(buf, n) // ends when all is written or the connection is closed
+			go newDrainer(c, buf, n).run() // drainOut: ends when all is written or the connection is closed
 			return
 		}
 		c.wrote(buf, n, err)
@@ -218,14 +218,40 @@ func (c *Conn) wrote(buf *outBuffer, n int, err error) {
 	}
 }
 
-// drainOut writes the rest of buf and all that comes meanwhile, blocking.
-func (c *Conn) drainOut(buf *outBuffer, from int) {
-	var b Batch
+// A drainer is what a goroutine of drainOut works with. It is used again: large messages have one start with every
+// few writes, and each would allocate its arguments and its Batch.
+type drainer struct {
+	c    *Conn
+	buf  *outBuffer
+	from int
+	b    Batch
+	run  func() // drain
+}
+
+var drainers = sync.Pool{New: func() any { return new(drainer) }}
+
+func newDrainer(c *Conn, buf *outBuffer, from int) *drainer {
+	d := drainers.Get().(*drainer)
+	if d.run == nil {
+		d.run = d.drain
+	}
+	d.c, d.buf, d.from = c, buf, from
+	return d
+}
+
+func (d *drainer) drain() {
+	d.c.drainOut(&d.b, d.buf, d.from)
+	d.c, d.buf, d.b.now, d.b.shared = nil, nil, time.Time{}, false
+	drainers.Put(d)
+}
+
+// drainOut writes the rest of buf and all that comes meanwhile, blocking. b is empty, and so it is again in the end.
+func (c *Conn) drainOut(b *Batch, buf *outBuffer, from int) {
 	for {
 		err := c.writeAll(buf.p[from:])
 		c.mu.Lock()
 		c.wrote(buf, 0, err)
-		c.pump(&b)
+		c.pump(b)
 		if len(c.out) == 0 || c.broken {
 			break
 		}
@@ -236,7 +262,7 @@ func (c *Conn) drainOut(buf *outBuffer, from int) {
 	}
 	c.writers.Add(1) // until what it tells is told
 	defer c.writers.Done()
-	c.stopWriting(&b)
+	c.stopWriting(b)
 	c.mu.Unlock()
 	b.Flush()
 }
