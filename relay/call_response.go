@@ -39,16 +39,48 @@ func (c *Call) response(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
 	c.respond(b, &head, fields, nil, codeOf(find(fields, "grpc-status")))
 }
 
-// respond sends the header block that opens the response: list, or fields if that is nil. mu is held.
-func (c *Call) respond(b *h2.Batch, head *h2.Head, fields []hpack.Field, list *hpack.List, code codes.Code) {
-	if head.EndStream && code != codes.OK && c.retry(b, code, "", find(head.Fields, "grpc-retry-pushback-ms")) {
-		return
+// joined takes a whole response that came before but for its message, as most of unary calls do, and reports
+// whether it was one. mu is held.
+func (c *Call) joined(b *h2.Batch, head *h2.Head) bool {
+	j := head.Joined
+	if j == nil || c.changes != nil {
+		return false
 	}
+	first, last := responseOf(head, true), responseOf(&j.Trailers, false)
+	if first == nil || last == nil {
+		return false
+	}
+	c.responds(b)
+	c.resCount.feed(j.Data, 0)
+	var err error
+	j.Taken = true
+	if j.Passed, err = c.down.SendMessage(b, first.forward, j.Data, last.forward); err != nil {
+		c.overBudget(b)
+		j.Passed = len(j.Data)
+		return true
+	}
+	if !j.Trailers.Over {
+		c.up.Reset(b, frame.NoError) // the request has not ended
+	}
+	c.finish(b, last.code, "")
+	return true
+}
+
+// responds notes that the response is about to be sent. mu is held.
+func (c *Call) responds(b *h2.Batch) {
 	c.responded = true
 	if c.srv.Hooks.FirstResponse {
 		c.answered = max(1, b.Now().Sub(c.start))
 	}
 	c.replay.drop()
+}
+
+// respond sends the header block that opens the response: list, or fields if that is nil. mu is held.
+func (c *Call) respond(b *h2.Batch, head *h2.Head, fields []hpack.Field, list *hpack.List, code codes.Code) {
+	if head.EndStream && code != codes.OK && c.retry(b, code, "", find(head.Fields, "grpc-retry-pushback-ms")) {
+		return
+	}
+	c.responds(b)
 	if c.changes != nil {
 		c.respondChanged(b, head, fields, code)
 		return

@@ -162,7 +162,7 @@ func (d *downConn) request(c *Call, b *h2.Batch, head h2.Head) {
 		d.serveHTTP(c, b, head)
 		return
 	}
-	c.route(b)
+	c.route(b, head.Joined)
 }
 
 // take copies the request's fields into the call, without those that are not forwarded,
@@ -213,8 +213,8 @@ func (c *Call) takeTimeout(s string) {
 	}
 }
 
-// route checks the request and asks the Route function.
-func (c *Call) route(b *h2.Batch) {
+// route checks the request and asks the Route function. j is what came with the header block, or nil.
+func (c *Call) route(b *h2.Batch, j *h2.Joined) {
 	var ok bool
 	if r := c.known; r != nil {
 		c.service, c.method, ok = r.service, r.name, r.ok
@@ -241,6 +241,9 @@ func (c *Call) route(b *h2.Batch) {
 			c.act(b)
 		}
 		answered = c.stage == stageDone
+		if j != nil {
+			j.Passed, j.Taken = c.requestData(b, j.Data, j.End), true
+		}
 		c.mu.Unlock()
 	}
 	if answered {

@@ -69,6 +69,7 @@ func (u *upConn) Headers(s *h2.Stream, b *h2.Batch, head h2.Head) {
 	switch {
 	case head.TooLarge != nil:
 		c.abort(b, codes.ResourceExhausted, ReasonUpstreamHeaders, "response headers: "+head.TooLarge.Error())
+	case !c.responded && c.joined(b, &head):
 	case !c.responded:
 		c.response(b, head, &u.scratch)
 	default:

@@ -39,6 +39,8 @@ type Conn struct {
 	spare       *Stream   // of NewStream, for a stream that was not opened after all
 	now         time.Time // when the turn of the input at hand began
 	more        bool      // a turn ended with input left
+	ahead       int       // length of the current frame, and of what was joined to it
+	joined      *Joined   // nil while there is no input
 	abuse       abuse
 	pace        pace
 	gotSettings bool

@@ -113,9 +113,14 @@ func (c *Conn) takeBlock(id uint32, head Head, self *frame.Error) *frame.Error {
 	default:
 		ferr = s.takeTrailers(head)
 	}
-	if ferr == nil && head.EndStream {
+	var late *frame.Error
+	switch {
+	case ferr != nil:
+	case head.EndStream:
 		c.endRecv(&c.batch, s)
 		head.Over = s.removed
+	case first && !interim:
+		head.Joined, late = c.join(s)
 	}
 	c.mu.Unlock()
 	if ferr != nil {
@@ -125,10 +130,13 @@ func (c *Conn) takeBlock(id uint32, head Head, self *frame.Error) *frame.Error {
 		c.earn(2)
 	}
 	c.events.Headers(s, &c.batch, head)
+	if head.Joined != nil {
+		c.tellJoined(s, head.Joined)
+	}
 	if interim {
 		return c.glitch("interim_response")
 	}
-	return nil
+	return late
 }
 
 // compressionError returns the connection error for a block that cannot be decoded (RFC 9113 section 4.3).
@@ -196,15 +204,20 @@ func (c *Conn) openPeer(id uint32, head Head, ferr *frame.Error) *frame.Error {
 		return c.refuse(id, suspect) // unlocks
 	}
 	c.register(s, id)
+	s.gotHeaders, s.bodyLeft = true, length
 	s.recvEnded = head.EndStream
 	c.abuse.pingStrikes = 0
+	if !head.EndStream {
+		head.Joined, ferr = c.join(s)
+	}
 	c.mu.Unlock()
-	s.gotHeaders = true
-	s.bodyLeft = length
 	c.earn(2)
 	c.abuse.opened++
 	c.events.Headers(s, &c.batch, head)
-	return nil
+	if head.Joined != nil {
+		c.tellJoined(s, head.Joined)
+	}
+	return ferr
 }
 
 // requestContent checks a request and returns the length of the content that it promises, or -1.

@@ -139,6 +139,7 @@ func (c *Conn) parse() *frame.Error {
 			incomplete = h.Type == frame.TypeHeaders || h.Type == frame.TypeContinuation
 			break
 		}
+		c.ahead = n
 		if ferr := c.frame(h, p[frame.HeaderLen:n], bad); ferr != nil {
 			if ferr.Connection() {
 				return ferr
@@ -147,7 +148,10 @@ func (c *Conn) parse() *frame.Error {
 				return ferr
 			}
 		}
-		c.in.advance(n)
+		c.in.advance(c.ahead)
+		if c.ahead > n {
+			work += joinedWork
+		}
 		if work += turnWork(h); work >= maxTurn {
 			c.more = len(c.in.bytes()) > 0
 			break
@@ -156,6 +160,7 @@ func (c *Conn) parse() *frame.Error {
 	c.notePartial(incomplete, c.in.r > begin)
 	c.in.release()
 	c.forgetFields()
+	c.forgetJoined()
 	return nil
 }
 
@@ -163,6 +168,9 @@ func (c *Conn) parse() *frame.Error {
 // are over are given back, and others run. A read buffer has room for 20,000 refused calls, whose memory
 // would be in use at once; a hundred calls with a message each, and what comes with them, are one turn.
 const maxTurn = 512
+
+// joinedWork is what the frames count that are joined to another: at most two, short or known.
+const joinedWork = 2
 
 // turnWork is what a frame counts of a turn: one, and one more for each 64 octets of a header block.
 func turnWork(h frame.Header) int {

@@ -13,7 +13,7 @@ import (
 // Events is what a connection tells its owner. Except where noted, calls come
 // from the goroutine in [Conn.Serve], one at a time, with no lock held; they
 // must not block. A stream that the owner resets may still get the one event
-// that was under way.
+// that was under way, with what was joined to a header block (see [Joined]).
 type Events interface {
 	// NewStream returns the memory for a stream that the peer opens, with
 	// Owner set, or nil to refuse it (REFUSED_STREAM). Server only.
@@ -67,6 +67,9 @@ type Head struct {
 	// Over says that with this block the stream has ended in both directions, regularly: nothing is to be sent
 	// on it any more.
 	Over bool
+
+	// Joined is what came with a stream's first block, or nil: an owner may take it, see there.
+	Joined *Joined
 
 	// TooLarge is not nil where the block went over the limits: it names the limit, and Fields
 	// holds what came before. The owner must answer, or reset the stream.

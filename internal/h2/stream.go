@@ -112,6 +112,25 @@ func (s *Stream) Send(b *Batch, p []byte, end bool) (passed int, err error) {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return s.sendData(b, p, end)
+}
+
+// SendMessage is SendList, Send and SendLastList, for a response that is complete. After an error the end is not sent.
+func (s *Stream) SendMessage(b *Batch, head *hpack.List, p []byte, last *hpack.List) (passed int, err error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.sendHeaders(b, head.Fields, head, false)
+	if passed, err = s.sendData(b, p, false); err == nil {
+		s.sendHeaders(b, last.Fields, last, true)
+		s.stopReceiving(b)
+	}
+	return passed, err
+}
+
+// sendData is Send. conn.mu is held.
+func (s *Stream) sendData(b *Batch, p []byte, end bool) (passed int, err error) {
+	c := s.conn
 	if s.sendOver() {
 		return len(p), nil
 	}
