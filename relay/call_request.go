@@ -157,7 +157,7 @@ func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn, now time.Time) []hp
 			f.Value = uc.scheme
 		case ":authority":
 			authority = true
-			f.Value = or(uc.ep.cfg.Authority, f.Value)
+			f.Value = or(uc.ep.cfg.Authority, or(f.Value, c.host)) // where it is empty, host takes its place
 		case "grpc-timeout":
 			f.Value = c.timeLeft(f.Value, now)
 		case previousAttempts:

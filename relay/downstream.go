@@ -176,9 +176,7 @@ func (c *Call) take(fields []hpack.Field) (method string) {
 		case ":path":
 			c.path = f.Value
 		case ":authority":
-			if c.host = f.Value; c.host == "" {
-				continue // as good as none: host takes its place, for routing and upstream alike
-			}
+			c.host = f.Value
 		case "host":
 			if c.host == "" {
 				c.host = f.Value

@@ -91,6 +91,11 @@ var headerTests = []struct {
 		in:   []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: ", "host: shop", "content-type: application/grpc"},
 		want: []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: shop", "content-type: application/grpc"},
 	},
+	{
+		name: "empty authority",
+		in:   []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: ", "content-type: application/grpc"},
+		want: []string{":method: POST", ":scheme: http", ":path: /a.B/C", ":authority: ", "content-type: application/grpc"},
+	},
 	{name: "host beside authority", in: more("host: other"), want: request},
 	{
 		name: "neither", in: []string{":method: POST", ":scheme: http", ":path: /a.B/C", "content-type: application/grpc"},
