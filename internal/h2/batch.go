@@ -67,12 +67,28 @@ const feedersTurns = 16
 
 // gather lets the other connections that have input run before what theirs and ours is for is written: one write takes all
 // of it. That halves the writes where many clients with few calls each share an upstream's connection.
-// Where only one connection feeds another it does nothing: there is nobody to wait for.
+// Where only one connection feeds another it does nothing, and neither where no stream is left for others to feed, as after
+// the answer to a call that came alone: there is nobody to wait for.
 func (b *Batch) gather() {
 	if b.shared {
 		b.shared = false
-		runtime.Gosched()
+		if b.mayGrow() {
+			runtime.Gosched()
+		}
 	}
+}
+
+// mayGrow reports whether others may have something to write where b has.
+func (b *Batch) mayGrow() bool {
+	for _, c := range b.dirty {
+		c.mu.Lock()
+		active := c.active
+		c.mu.Unlock()
+		if active > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // FlushSoon is Flush, but what is dirty is written by goroutines of the connections' own, after those that can run now: for

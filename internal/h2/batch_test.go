@@ -37,6 +37,20 @@ func TestGather(t *testing.T) {
 	}
 }
 
+// Where no stream is left on the connections that are written to, a batch waits for nobody.
+func TestNobodyToGather(t *testing.T) {
+	var down, up Conn
+	var b Batch
+	b.touch(&down)
+	b.touch(&up)
+	if b.mayGrow() {
+		t.Error("the answer to the only call waits for others")
+	}
+	if up.active = 1; !b.mayGrow() {
+		t.Error("a connection with a stream waits for no others")
+	}
+}
+
 // A connection that another goroutine writes to, and that ends with what it writes, is not left marked as dirty: nobody would write for it again.
 func TestFlushSoonWhileWriting(t *testing.T) {
 	var c Conn

@@ -11,7 +11,7 @@ import "time"
 type lateAnswer struct {
 	sent  int         // octets of DATA since the last PING
 	timer *time.Timer // nil: no answer waited yet
-	armed bool        // the timer writes what waits
+	armed bool        // the timer writes what waits, all of which came since it was set
 }
 
 const (
@@ -35,6 +35,7 @@ func (c *Conn) mayWait() bool {
 		return true // it is written anyhow
 	}
 	c.late.armed = true
+	// Where calls follow each other it is set anew before it fires: that is cheaper than to have it find nothing to do.
 	if c.late.timer == nil {
 		c.late.timer = time.AfterFunc(lateTime, c.flushLate) // stopped by Serve
 	} else {

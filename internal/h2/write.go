@@ -196,7 +196,7 @@ func (c *Conn) takeOut() *outBuffer {
 	buf := c.outBuf
 	buf.p = c.out
 	c.out, c.outBuf = nil, nil
-	c.control = 0
+	c.control, c.late.armed = 0, false
 	return buf
 }
 
