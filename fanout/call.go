@@ -173,7 +173,7 @@ func (c *Call) bestEffortState() State {
 // single target is that target's.
 func (c *Call) Status() *status.Status {
 	if c.state() == Met {
-		return status.New(codes.OK, "")
+		return met
 	}
 	failures := c.failures()
 	switch {
@@ -184,6 +184,9 @@ func (c *Call) Status() *status.Status {
 	}
 	return verdict(c.policy, c.rule, failures, len(c.targets), c.cancelled+c.running())
 }
+
+// met is the status of all calls whose policy is met: it cannot be changed.
+var met = status.New(codes.OK, "")
 
 // Counts returns how many targets ended in OK, in another status, and not on their own.
 func (c *Call) Counts() (ok, failed, cancelled int) { return c.ok, c.failed, c.cancelled }

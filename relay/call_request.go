@@ -112,7 +112,11 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 
 // openOn opens a's stream on uc with the request's fields. mu is held.
 func (c *Call) openOn(uc *upConn, b *h2.Batch, a *attempt, end bool) error {
-	if l := c.list(uc, b.Now()); l != nil {
+	place := 0
+	if a.target != nil {
+		place = a.target.index
+	}
+	if l := c.list(uc, b.Now(), place); l != nil {
 		return uc.h2.OpenList(b, &a.Stream, l, end)
 	}
 	return c.openFields(uc, b, a, end)

@@ -106,9 +106,7 @@ func (c *Call) startFan(b *h2.Batch) {
 	f.initOrder()
 	f.live, f.due, f.unopened = len(f.targets), len(f.targets), len(f.targets)
 	c.fan, c.stage = f, stageOpen
-	if _, ok := c.Header("grpc-accept-encoding"); ok {
-		c.SetHeader("grpc-accept-encoding", "identity")
-	}
+	c.askIdentity()
 	f.start(b)
 }
 
@@ -131,6 +129,9 @@ func (f *fanCall) start(b *h2.Batch) {
 		f.arm(time.Now())
 	}
 }
+
+// spent returns how old the call is. What b brings may have been read before the call began.
+func (f *fanCall) spent(b *h2.Batch) time.Duration { return max(0, b.Now().Sub(f.c.start)) }
 
 // running reports whether the call goes on.
 func (f *fanCall) running() bool { return f.c.stage == stageOpen }

@@ -80,7 +80,11 @@ func (t *fanTarget) init(f *fanCall, index int) { t.f, t.index = f, index }
 func (t *fanTarget) recycle() {
 	clear(t.header)
 	clear(t.trailer)
-	*t = fanTarget{in: t.in.recycle(), header: t.header[:0], trailer: t.trailer[:0]}
+	answer := t.answer[:0]
+	if cap(answer) > keepInbox {
+		answer = nil
+	}
+	*t = fanTarget{in: t.in.recycle(), answer: answer, header: t.header[:0], trailer: t.trailer[:0]}
 }
 
 // target returns what the call's decision says of t.
@@ -118,7 +122,7 @@ func (t *fanTarget) reroute(b *h2.Batch) {
 // connect picks an endpoint and opens a stream to it, now or when one can be.
 func (t *fanTarget) connect(b *h2.Batch) {
 	if t.since.IsZero() {
-		t.since = time.Now()
+		t.since = b.Now()
 	}
 	r := seek(t, b, t.target().Backend, t.f.c)
 	switch {
@@ -231,7 +235,7 @@ func (t *fanTarget) response(b *h2.Batch, head h2.Head) {
 		return
 	}
 	t.responded = true
-	t.firstAt = time.Since(t.f.c.start)
+	t.firstAt = t.f.spent(b)
 	t.touch()
 	if head.EndStream {
 		t.complete(b, head.Fields, &t.trailer)
@@ -351,7 +355,7 @@ func (t *fanTarget) setFailure(phase fanoutpb.FanoutPhase, code codes.Code, reas
 
 // end is told when nothing more comes of the target. What waits for the client goes first.
 func (t *fanTarget) end(b *h2.Batch) {
-	t.total = time.Since(t.f.c.start)
+	t.total = t.f.spent(b)
 	t.f.headed(b, t, false)
 	switch {
 	case !t.f.running():

@@ -49,7 +49,7 @@ func upstreamed(srv *Server, dc *downConn, cfg EndpointConfig, route func(*Call)
 			route(c)
 		}
 		out := c.upstreamFields(nil, uc, start)
-		if l := c.list(uc, start); l != nil {
+		if l := c.list(uc, start, 0); l != nil {
 			out = l.Fields
 		}
 		return c, grpc, lines(out)
@@ -239,5 +239,50 @@ func TestForwardable(t *testing.T) {
 	whole := fields(":status: 200", "x-a: 1")
 	if got := forwardable(whole, &scratch); &got[0] != &whole[0] {
 		t.Error("fields of which all are forwarded were copied")
+	}
+}
+
+// What goes to the targets of a call to many is, from a list that came before, what it is without, and is made once for each endpoint.
+func TestFannedLists(t *testing.T) {
+	const targets = 2 * maxUpstreamLists
+	srv := &Server{}
+	dc := &downConn{srv: srv, set: newSettings(srv.settingsOfFields())}
+	ucs := make([]*upConn, targets)
+	for i := range ucs {
+		ucs[i] = &upConn{ep: &Endpoint{cfg: EndpointConfig{Authority: fmt.Sprint("target-", i)}}, scheme: "http"}
+	}
+	start := time.Now()
+	for _, in := range [][]string{request, more("grpc-accept-encoding: gzip", "user-agent: test", "grpc-accept-encoding: deflate")} {
+		plain := &Call{srv: srv, dc: dc, start: start}
+		plain.take(fields(in...))
+		plain.askIdentity()
+		known := &h2.Known{List: hpack.NewList(fields(in...))}
+		(&Call{srv: srv, dc: dc, start: start}).takeKnown(known) // from the second on it is known
+		first := make([]*hpack.List, targets)
+		for round := range 3 {
+			c := &Call{srv: srv, dc: dc, start: start}
+			c.takeKnown(known)
+			c.askIdentity()
+			if c.service != plain.service || c.path != plain.path || !slices.Equal(lines(c.req), lines(plain.req)) {
+				t.Fatalf("the request is %q, want %q", lines(c.req), lines(plain.req))
+			}
+			for i, uc := range ucs {
+				l := c.list(uc, start, i)
+				if got, want := lines(l.Fields), lines(plain.upstreamFields(nil, uc, start)); !slices.Equal(got, want) {
+					t.Errorf("target %d gets %q, want %q", i, got, want)
+				}
+				if round == 0 {
+					first[i] = l
+				} else if l != first[i] {
+					t.Errorf("round %d makes the list for target %d anew", round, i)
+				}
+			}
+		}
+		// A call to one target has what the client sent.
+		one := &Call{srv: srv, dc: dc, start: start}
+		one.takeKnown(known)
+		if got := find(one.req, "grpc-accept-encoding"); got == "identity" {
+			t.Errorf("a call to one target asks for %q", got)
+		}
 	}
 }

@@ -29,7 +29,11 @@ type knownRequest struct {
 	req                 []hpack.Field
 
 	// lists are what goes upstream, for each endpoint that had such a call. Replaced, never changed in place.
-	lists atomic.Pointer[[]upstreamList]
+	lists    atomic.Pointer[[]upstreamList]
+	maxLists int // how many there are at a time
+
+	// fanned is the request as the targets of a call to many get it; nil: not made yet.
+	fanned atomic.Pointer[knownRequest]
 }
 
 // upstreamList is a request's header list as it goes to an endpoint.
@@ -38,8 +42,11 @@ type upstreamList struct {
 	list *hpack.List
 }
 
-// maxUpstreamLists is for how many endpoints a request's list is kept at a time.
-const maxUpstreamLists = 8
+// For how many endpoints a request's list is kept at a time: of one that goes to one of them, and of one that goes to many at once.
+const (
+	maxUpstreamLists = 8
+	maxFannedLists   = 128
+)
 
 // takeKnown does what take does, and reports whether the request is one of gRPC.
 func (c *Call) takeKnown(k *h2.Known) bool {
@@ -49,6 +56,7 @@ func (c *Call) takeKnown(k *h2.Known) bool {
 		r = &knownRequest{
 			grpc: method == "POST" && isGRPC(c.content),
 			path: c.path, host: c.host, content: c.content, timeout: c.timeout, req: slices.Clip(slices.Clone(c.req)),
+			maxLists: maxUpstreamLists,
 		}
 		r.service, r.name, r.ok = splitPath(r.path)
 		k.Note = r
@@ -67,15 +75,38 @@ func (c *Call) ownFields() {
 	}
 }
 
-// list returns the header list that goes to uc, or nil where the fields are to be sent one by one. mu is held.
-func (c *Call) list(uc *upConn, now time.Time) *hpack.List {
+// askIdentity has the targets of a fanned-out call asked for answers without compression. mu is held.
+func (c *Call) askIdentity() {
+	known := c.known
+	if known != nil {
+		if r := known.fanned.Load(); r != nil {
+			c.req, c.known = r.req, r
+			return
+		}
+	}
+	if _, ok := c.Header("grpc-accept-encoding"); ok {
+		c.SetHeader("grpc-accept-encoding", "identity")
+	}
+	if known != nil {
+		r := &knownRequest{
+			grpc: known.grpc, path: known.path, host: known.host, content: known.content, service: known.service, name: known.name, ok: known.ok,
+			timeout: known.timeout, req: slices.Clip(slices.Clone(c.req)), maxLists: maxFannedLists,
+		}
+		known.fanned.Store(r) // of two at once, one is lost
+		c.req, c.known = r.req, r
+	}
+}
+
+// list returns the header list that goes to uc, or nil where the fields are to be sent one by one. It is looked for at
+// the place first, where that of a target mostly is. mu is held.
+func (c *Call) list(uc *upConn, now time.Time, first int) *hpack.List {
 	r := c.known
 	if r == nil || c.retries > 0 || c.timeout > 0 && !c.timeoutAsIs(now) {
 		return nil
 	}
 	if p := r.lists.Load(); p != nil {
-		for i := range *p {
-			if l := &(*p)[i]; l.ep == uc.ep {
+		for i, n := 0, len(*p); i < n; i++ {
+			if l := &(*p)[(first+i)%n]; l.ep == uc.ep {
 				return l.list
 			}
 		}
@@ -90,10 +121,11 @@ func (c *Call) list(uc *upConn, now time.Time) *hpack.List {
 
 // add keeps the list that goes to an endpoint.
 func (r *knownRequest) add(ep *Endpoint, l *hpack.List) {
-	lists := []upstreamList{{ep, l}}
-	if p := r.lists.Load(); p != nil && len(*p) < maxUpstreamLists { // else from the start: endpoints come and go
-		lists = append(lists, *p...)
+	var lists []upstreamList
+	if p := r.lists.Load(); p != nil && len(*p) < r.maxLists { // else from the start: endpoints come and go
+		lists = slices.Clip(*p)
 	}
+	lists = append(lists, upstreamList{ep, l})
 	r.lists.Store(&lists) // of two at once, one is lost and made again
 }
 
