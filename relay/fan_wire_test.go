@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -281,6 +282,8 @@ func TestFanThousand(t *testing.T) {
 	const endpoints, calls, atOnce = 100, 1000, 1000
 	// All answers of all calls take 90,000 times 210 octets, and each answer that is joined as much again on its way out.
 	const budget = 48 << 20
+	// grpc-go's servers reset connections whose other end takes nothing for 20 s (TCP_USER_TIMEOUT), as may be on a busy machine.
+	patient := grpc.KeepaliveParams(keepalive.ServerParameters{Timeout: 8 * time.Minute})
 	text := strings.Repeat("m", 200)
 	waiting := relay.NewBuffer(8 << 20)
 	var f *fanRig
@@ -296,7 +299,7 @@ func TestFanThousand(t *testing.T) {
 		addrs = append(addrs, serve(t, func(srv any, st grpc.ServerStream) error {
 			held.look(f.Server) // with 90,000 calls, at all times
 			return answers(text)(srv, st)
-		}))
+		}, patient))
 		fmt.Fprintf(&want, "<%s:%s>", targetName(i), text)
 	}
 	cfg := &relay.FanOut{Policy: fanout.BestEffort()}

@@ -258,6 +258,12 @@ func TestFannedLists(t *testing.T) {
 		plain.askIdentity()
 		known := &h2.Known{List: hpack.NewList(fields(in...))}
 		(&Call{srv: srv, dc: dc, start: start}).takeKnown(known) // from the second on it is known
+		once := &Call{srv: srv, dc: dc, start: start}            // and from the second that goes to many, what their targets get
+		once.takeKnown(known)
+		once.askIdentity()
+		if got, want := lines(once.req), lines(plain.req); !slices.Equal(got, want) {
+			t.Errorf("the first request is %q, want %q", got, want)
+		}
 		first := make([]*hpack.List, targets)
 		for round := range 3 {
 			c := &Call{srv: srv, dc: dc, start: start}

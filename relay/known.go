@@ -32,8 +32,10 @@ type knownRequest struct {
 	lists    atomic.Pointer[[]upstreamList]
 	maxLists int // how many there are at a time
 
-	// fanned is the request as the targets of a call to many get it; nil: not made yet.
-	fanned atomic.Pointer[knownRequest]
+	// fanned is the request as the targets of a call to many get it; nil: not made yet. It is made for the second such call:
+	// a request whose timeout is another each time comes once.
+	fanned     atomic.Pointer[knownRequest]
+	fannedOnce atomic.Bool
 }
 
 // upstreamList is a request's header list as it goes to an endpoint.
@@ -87,7 +89,7 @@ func (c *Call) askIdentity() {
 	if _, ok := c.Header("grpc-accept-encoding"); ok {
 		c.SetHeader("grpc-accept-encoding", "identity")
 	}
-	if known != nil {
+	if known != nil && known.fannedOnce.Swap(true) {
 		r := &knownRequest{
 			grpc: known.grpc, path: known.path, host: known.host, content: known.content, service: known.service, name: known.name, ok: known.ok,
 			timeout: known.timeout, req: slices.Clip(slices.Clone(c.req)), maxLists: maxFannedLists,
