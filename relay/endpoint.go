@@ -107,7 +107,6 @@ type Endpoint struct {
 	inFlight atomic.Int64
 	turn     atomic.Uint32
 	counts   endpointCounts
-	lists    knownLists
 
 	mu sync.Mutex
 	// Guarded by mu.

@@ -242,9 +242,41 @@ func TestForwardable(t *testing.T) {
 	}
 }
 
+// Endpoints of one kind, however many, get the same list, also from another connection; another scheme or authority has its own.
+func TestListsByKind(t *testing.T) {
+	srv := &Server{}
+	start := time.Now()
+	kinds := []*upConn{
+		{ep: &Endpoint{}, scheme: "http"}, {ep: &Endpoint{}, scheme: "https"},
+		{ep: &Endpoint{cfg: EndpointConfig{Authority: "inner"}}, scheme: "http"},
+	}
+	lists := make([]*hpack.List, len(kinds))
+	for range 2 {
+		dc := &downConn{srv: srv, set: newSettings(srv.settingsOfFields())}
+		known := &h2.Known{List: hpack.NewList(fields(request...))}
+		(&Call{srv: srv, dc: dc, start: start}).takeKnown(known)
+		for range 2 * maxUpstreamLists {
+			c := &Call{srv: srv, dc: dc, start: start}
+			c.takeKnown(known)
+			for i, kind := range kinds {
+				l := c.list(&upConn{ep: &Endpoint{cfg: kind.ep.cfg}, scheme: kind.scheme}, start, 0)
+				if got, want := lines(l.Fields), lines(c.upstreamFields(nil, kind, start)); !slices.Equal(got, want) {
+					t.Fatalf("kind %d gets %q, want %q", i, got, want)
+				}
+				if lists[i] == nil {
+					lists[i] = l
+				}
+				if l != lists[i] {
+					t.Fatalf("kind %d got a list of its own again", i)
+				}
+			}
+		}
+	}
+}
+
 // What goes to the targets of a call to many is, from a list that came before, what it is without, and is made once for each endpoint.
 func TestFannedLists(t *testing.T) {
-	const targets = 2 * maxUpstreamLists
+	const targets = maxUpstreamLists / 2
 	srv := &Server{}
 	dc := &downConn{srv: srv, set: newSettings(srv.settingsOfFields())}
 	ucs := make([]*upConn, targets)

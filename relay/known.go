@@ -28,9 +28,8 @@ type knownRequest struct {
 	timeout             time.Duration
 	req                 []hpack.Field
 
-	// lists are what goes upstream, for each endpoint that had such a call. Replaced, never changed in place.
-	lists    atomic.Pointer[[]upstreamList]
-	maxLists int // how many there are at a time
+	// lists are what goes upstream, for each kind of endpoint that had such a call. Replaced, never changed in place.
+	lists atomic.Pointer[[]upstreamList]
 
 	// fanned is the request as the targets of a call to many get it; nil: not made yet. It is made for the second such call:
 	// a request whose timeout is another each time comes once.
@@ -38,17 +37,16 @@ type knownRequest struct {
 	fannedOnce atomic.Bool
 }
 
-// upstreamList is a request's header list as it goes to an endpoint.
+// upstreamList is a request's header list as it goes to endpoints of one kind: by the scheme, and the authority if that is
+// not the caller's. Most backends are of one kind, however many endpoints they have.
 type upstreamList struct {
-	ep   *Endpoint
-	list *hpack.List
+	scheme, authority string
+	list              *hpack.List
 }
 
-// For how many endpoints a request's list is kept at a time: of one that goes to one of them, and of one that goes to many at once.
-const (
-	maxUpstreamLists = 8
-	maxFannedLists   = 128
-)
+// maxUpstreamLists is for how many kinds of endpoints a request's list is kept at a time. Targets of a call to many may
+// each have an authority of their own.
+const maxUpstreamLists = 128
 
 // takeKnown does what take does, and reports whether the request is one of gRPC.
 func (c *Call) takeKnown(k *h2.Known) bool {
@@ -58,7 +56,6 @@ func (c *Call) takeKnown(k *h2.Known) bool {
 		r = &knownRequest{
 			grpc: method == "POST" && isGRPC(c.content),
 			path: c.path, host: c.host, content: c.content, timeout: c.timeout, req: slices.Clip(slices.Clone(c.req)),
-			maxLists: maxUpstreamLists,
 		}
 		r.service, r.name, r.ok = splitPath(r.path)
 		k.Note = r
@@ -92,7 +89,7 @@ func (c *Call) askIdentity() {
 	if known != nil && known.fannedOnce.Swap(true) {
 		r := &knownRequest{
 			grpc: known.grpc, path: known.path, host: known.host, content: known.content, service: known.service, name: known.name, ok: known.ok,
-			timeout: known.timeout, req: slices.Clip(slices.Clone(c.req)), maxLists: maxFannedLists,
+			timeout: known.timeout, req: slices.Clip(slices.Clone(c.req)),
 		}
 		known.fanned.Store(r) // of two at once, one is lost
 		c.req, c.known = r.req, r
@@ -106,28 +103,29 @@ func (c *Call) list(uc *upConn, now time.Time, first int) *hpack.List {
 	if r == nil || c.retries > 0 || c.timeout > 0 && !c.timeoutAsIs(now) {
 		return nil
 	}
+	scheme, authority := uc.scheme, uc.ep.cfg.Authority
 	if p := r.lists.Load(); p != nil {
 		for i, n := 0, len(*p); i < n; i++ {
-			if l := &(*p)[(first+i)%n]; l.ep == uc.ep {
+			if l := &(*p)[(first+i)%n]; l.authority == authority && l.scheme == scheme {
 				return l.list
 			}
 		}
 	}
 	array := sentFields.Get().(*[24]hpack.Field)
-	l := uc.ep.lists.intern(c.upstreamFields(array[:0], uc, now))
+	l := c.srv.lists.intern(c.upstreamFields(array[:0], uc, now))
 	clear(array[:])
 	sentFields.Put(array)
-	r.add(uc.ep, l)
+	r.add(upstreamList{scheme, authority, l})
 	return l
 }
 
-// add keeps the list that goes to an endpoint.
-func (r *knownRequest) add(ep *Endpoint, l *hpack.List) {
+// add keeps a list.
+func (r *knownRequest) add(l upstreamList) {
 	var lists []upstreamList
-	if p := r.lists.Load(); p != nil && len(*p) < r.maxLists { // else from the start: endpoints come and go
+	if p := r.lists.Load(); p != nil && len(*p) < maxUpstreamLists { // else from the start: endpoints come and go
 		lists = slices.Clip(*p)
 	}
-	lists = append(lists, upstreamList{ep, l})
+	lists = append(lists, l)
 	r.lists.Store(&lists) // of two at once, one is lost and made again
 }
 
@@ -140,7 +138,7 @@ type knownLists struct {
 
 // What knownLists holds at most: so many lists, of so many octets each.
 const (
-	maxKnownLists     = 64
+	maxKnownLists     = 256
 	maxKnownListBytes = 2 << 10
 )
 

@@ -66,7 +66,8 @@ type Server struct {
 	overloaded atomic.Bool
 	loose      atomic.Int64 // targets that go on after their calls
 	inFlight   atomic.Int64
-	calls      sync.Pool     // memory of calls that are over
+	calls      sync.Pool // memory of calls that are over
+	lists      knownLists
 	stop       chan struct{} // closed by Close: ends the janitor
 	conns      sync.WaitGroup
 	janitors   sync.WaitGroup
