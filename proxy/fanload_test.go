@@ -149,11 +149,12 @@ func TestMemoryOfOneCall(t *testing.T) {
 
 	for _, tt := range []struct {
 		method string
+		total  time.Duration
 		code   codes.Code
 		text   string
 	}{
-		{unaryMethod, codes.ResourceExhausted, "TargetBytes"},
-		{streamMethod, codes.DeadlineExceeded, "TotalTimeout"},
+		{unaryMethod, time.Minute, codes.ResourceExhausted, "TargetBytes"},
+		{streamMethod, time.Second, codes.DeadlineExceeded, "TotalTimeout"},
 	} {
 		const targets = 8
 
@@ -163,7 +164,7 @@ func TestMemoryOfOneCall(t *testing.T) {
 		}
 
 		conn := fan(t, plain(nodes(t, handlers...)), proxy.WithStreamedDetector(byName), proxy.WithFanout(proxy.Fanout{
-			TargetBytes: 1 << 20, TotalTimeout: time.Second, Policy: fanout.Quorum(targets),
+			TargetBytes: 1 << 20, TotalTimeout: tt.total, Policy: fanout.Quorum(targets),
 		}))
 		connected(t, conn)
 		runtime.GC()

@@ -25,8 +25,8 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/manifold-grpc/manifold/internal/memnet"
 	"github.com/manifold-grpc/manifold/proxy"
 )
 
@@ -69,7 +69,7 @@ func inMemory(t testing.TB) {
 
 var (
 	memoryTests     sync.Map // testing.TB to true
-	memoryListeners sync.Map // address to *bufconn.Listener
+	memoryListeners sync.Map // address to *memnet.Listener
 	memoryCount     atomic.Int64
 )
 
@@ -78,7 +78,9 @@ func listen(t testing.TB) (net.Listener, string) {
 	t.Helper()
 
 	if _, ok := memoryTests.Load(t); ok {
-		l, addr := bufconn.Listen(1<<20), fmt.Sprint("memory-", memoryCount.Add(1))
+		addr := fmt.Sprint("memory-", memoryCount.Add(1))
+		l := memnet.Listen(addr)
+		l.BufSize = 1 << 20
 		memoryListeners.Store(addr, l)
 		t.Cleanup(func() { memoryListeners.Delete(addr) })
 
@@ -111,7 +113,7 @@ func connect(ctx context.Context, addr string) (net.Conn, error) {
 	}
 
 	if l, ok := memoryListeners.Load(addr); ok {
-		return l.(*bufconn.Listener).DialContext(ctx)
+		return l.(*memnet.Listener).DialContext(ctx)
 	}
 
 	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)

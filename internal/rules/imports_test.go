@@ -73,7 +73,7 @@ var layers = []layer{
 	{
 		dir:   "proxy/...",
 		allow: []string{"./proxy/...", "./fanout/...", grpc, protobuf},
-		tests: []string{goleak, hpack, http2, rpcProtos},
+		tests: []string{"./internal/memnet", goleak, hpack, http2, rpcProtos},
 	},
 	{
 		dir:   "fanout/fanoutclient",
