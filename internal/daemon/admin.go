@@ -106,8 +106,11 @@ func (d *Daemon) explain(host, service, method string, metadata map[string][]str
 	return c.Explain(config.Query{Host: host, Service: service, Method: method, Metadata: metadata})
 }
 
-// ready returns why the daemon or a backend takes no calls.
+// ready returns why the daemon or a backend takes no calls. The admin endpoint is there before the frontends are.
 func (d *Daemon) ready(backend string) (err error, ok bool) {
+	if d.starting() {
+		return errors.New("starting"), true
+	}
 	if backend != "" {
 		b := d.world.Load().upstreams[backend]
 		if b == nil {

@@ -215,6 +215,30 @@ func TestAdmin(t *testing.T) {
 }
 
 // Others cannot be let in by mistake.
+// Nobody is told that a daemon is ready before it listens.
+func TestReadyWhenListening(t *testing.T) {
+	d, err := New(Config{File: declare(t, `
+frontends: [{name: public, listen: "127.0.0.1:0"}]
+backends: {main: {endpoints: ["127.0.0.1:1"]}}
+routes: [{backend: main}]
+`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, backend := range []string{"", "main"} {
+		if err, ok := d.ready(backend); err == nil || err.Error() != "starting" || !ok {
+			t.Errorf("before the start, backend %q: %v, %v", backend, err, ok)
+		}
+	}
+	if err := d.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Shutdown(t.Context()) }) //nolint:errcheck // nothing is under way
+	if err, ok := d.ready(""); err != nil || !ok {
+		t.Errorf("after the start: %v, %v", err, ok)
+	}
+}
+
 func TestAdminLoopbackOnly(t *testing.T) {
 	cfg := Config{Listen: loopback, Endpoints: endpoints(startBackends(t, 1)...), Admin: &config.Admin{Listen: "0.0.0.0:0"}}
 	d, err := New(cfg)

@@ -141,6 +141,9 @@ func (d *Daemon) end(err error) {
 	}
 }
 
+// starting reports whether no frontend listens yet.
+func (d *Daemon) starting() bool { return len(d.running()) == 0 }
+
 // running returns the frontends of the world in use.
 func (d *Daemon) running() []*frontend {
 	d.mu.Lock()

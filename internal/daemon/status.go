@@ -36,8 +36,11 @@ func (d *Daemon) Status(since uint64) *status.Status {
 	if o.writer != nil {
 		s.AccessLog = &status.AccessLog{Written: o.writer.Written(), Dropped: o.writer.Dropped()}
 	}
-	if d.health.drains() {
+	switch {
+	case d.health.drains():
 		s.State = "draining"
+	case d.starting():
+		s.State = "starting"
 	}
 	s.Process.CPU = o.rates.cpu()
 	s.Total.InFlight = 0

@@ -17,7 +17,7 @@ type Status struct {
 	Now     time.Time `json:"now"`
 	Started time.Time `json:"started"`
 	Version string    `json:"version"`
-	// State is "serving" or "draining".
+	// State is "starting", "serving" or "draining".
 	State        string        `json:"state"`
 	Process      Process       `json:"process"`
 	Total        Activity      `json:"total"`
