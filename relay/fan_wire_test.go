@@ -279,6 +279,9 @@ func TestFanQueue(t *testing.T) {
 // A thousand calls at once over a hundred endpoints, ten of which are dead: no answer of a healthy one is lost, the dead
 // are reported at once, and nothing is held in the end.
 func TestFanThousand(t *testing.T) {
+	if testing.Short() {
+		t.Skip("90,000 calls")
+	}
 	const endpoints, calls, atOnce = 100, 1000, 1000
 	// All answers of all calls take 90,000 times 210 octets, and each answer that is joined as much again on its way out.
 	const budget = 48 << 20
