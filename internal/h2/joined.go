@@ -72,7 +72,7 @@ func (c *Conn) joinTrailers(s *Stream, j *Joined) {
 	if !ok || h.Type != frame.TypeHeaders || h.Flags != frame.FlagEndHeaders|frame.FlagEndStream || s.bodyLeft > 0 {
 		return
 	}
-	k := known(c.dec.KnownList(block))
+	k := known(c.dec.Known(block))
 	if !k.is(knownTrailers) {
 		return // they are to be decoded or checked: after Data is told
 	}

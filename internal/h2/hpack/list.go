@@ -157,15 +157,6 @@ func (d *Decoder) DecodeList(dst []Field, block []byte) (fields []Field, list *L
 	return list.Fields, list, nil
 }
 
-// KnownList returns the list of a block that DecodeList knows, or nil: then the block has yet to be decoded.
-func (d *Decoder) KnownList(block []byte) *List {
-	k := &d.known
-	if len(block) > maxKnown || len(block) == 0 || d.shrink || d.err != nil || k.set == nil || k.version != d.table.version {
-		return nil
-	}
-	return k.set.find(tagOf(block), block)
-}
-
 // knownLists is the lists of which an encoder remembers the encoded form, while its table does not change.
 type knownLists struct {
 	slots     []knownList // a power of two of them, or none
