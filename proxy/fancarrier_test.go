@@ -206,8 +206,11 @@ func TestGuard(t *testing.T) {
 
 		return echo(srv, s)
 	})
-	inner := &node{"inner", dial(t, startProxy(t, toAll(all...), proxy.WithFanout(proxy.Fanout{Guard: &fanout.Guard{ID: "two"}})))}
-	conn := fan(t, []proxy.Backend{inner}, proxy.WithFanout(proxy.Fanout{Guard: &fanout.Guard{ID: "one"}}))
+	guard := func(id string) []any {
+		return []any{proxy.WithStreamedDetector(byName), proxy.WithFanout(proxy.Fanout{Guard: &fanout.Guard{ID: id}})}
+	}
+	inner := &node{"inner", dial(t, startProxy(t, toAll(all...), guard("two")...))}
+	conn := fan(t, []proxy.Backend{inner}, guard("one")...)
 
 	if got, err := call(t, conn, unaryMethod, "x"); err != nil || strings.Join(got, "") != "inner=a=x;;" {
 		t.Errorf("got %q, %v", got, err)
@@ -477,7 +480,7 @@ func TestSetFanout(t *testing.T) {
 		}
 
 		return proxy.One2Many, all, proxy.SetFanout(ctx, &proxy.Fanout{Policy: fanout.Quorum(2)})
-	}, proxy.WithFanout(proxy.Fanout{Policy: fanout.Any()})))
+	}, proxy.WithStreamedDetector(byName), proxy.WithFanout(proxy.Fanout{Policy: fanout.Any()})))
 
 	_, err := call(t, conn, unaryMethod, "x")
 	wantStatus(t, err, codes.Unavailable, "quorum(2)")
