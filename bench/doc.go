@@ -11,10 +11,10 @@
 //
 // Four proxies are compared, each as the documentation of its library shows it:
 // the ancestor's; "moved", the same program after a change of the import path;
-// "manifold", a program written for package proxy, with Upstream and ServerOptions; and "channel", which is
+// "manifold", a program written for package proxy, with Upstream, ServerOptions and DirectSockets; and "channel", which is
 // that over package relay/channel in place of connections of grpc-go. The targets are the channel's. Of
 // the options of grpc-go ServerOptions sets one that saves CPU, NumStreamWorkers, which the
-// other two could set as well.
+// other two could set as well. DirectSockets works for any server and client of grpc-go, too.
 //
 // The command starts the proxies as processes of their
 // own, and keeps the load and the backends to itself. It asks each proxy for its

@@ -38,6 +38,7 @@ func (l Library) Start(backends []string) (addr string, stop func(), err error) 
 		options = append(options, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(manifold.Codec())))
 	case Manifold:
 		build = newManifold
+		options[0] = grpc.WithTransportCredentials(directSockets())
 	case Channel:
 		return startChannel(backends)
 	case Relay:

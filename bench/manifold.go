@@ -8,12 +8,14 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/manifold-grpc/manifold/proxy"
 )
 
 // newManifold returns a server that proxies with package proxy, as that package's
-// documentation says for a new program: by Upstream and ServerOptions.
+// documentation says for a new program: by Upstream, ServerOptions and DirectSockets.
 func newManifold(backends []*grpc.ClientConn) *grpc.Server {
 	channels := make([]grpc.ClientConnInterface, len(backends))
 	for i, conn := range backends {
@@ -35,5 +37,10 @@ func manifoldOver(backends []grpc.ClientConnInterface) *grpc.Server {
 		return proxy.One2One, targets[:1], nil
 	}
 	unary := proxy.WithStreamedDetector(func(string) bool { return false })
-	return grpc.NewServer(proxy.ServerOptions(director, unary)...)
+	return grpc.NewServer(append(proxy.ServerOptions(director, unary), grpc.Creds(directSockets()))...)
+}
+
+// directSockets are the credentials of both sides.
+func directSockets() credentials.TransportCredentials {
+	return proxy.DirectSockets(insecure.NewCredentials())
 }

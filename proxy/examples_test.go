@@ -142,6 +142,25 @@ func ExampleServerOptions() {
 	// Output: /example.Catalog/List -> remote
 }
 
+// Both sides of the proxy at less cost: DirectSockets goes around whatever credentials there are.
+func ExampleDirectSockets() {
+	direct := proxy.DirectSockets(insecure.NewCredentials())
+
+	conn, err := grpc.NewClient("dns:///shop.internal:50051", grpc.WithTransportCredentials(direct))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+
+	upstream := &proxy.Upstream{Channel: conn}
+
+	server := grpc.NewServer(append(proxy.ServerOptions(upstream.Direct), grpc.Creds(direct))...)
+	defer server.Stop() // which would serve
+
+	fmt.Println(direct.Info().SecurityProtocol)
+	// Output: insecure
+}
+
 // Some methods of a service, by name. What the server does not know it refuses.
 func ExampleRegisterService() {
 	conn, stopBackend := exampleBackend("remote")

@@ -72,8 +72,8 @@ const (
 var layers = []layer{
 	{
 		dir:   "proxy/...",
-		allow: []string{"./proxy/...", "./fanout/...", grpc, protobuf},
-		tests: []string{"./internal/memnet", goleak, hpack, http2, rpcProtos},
+		allow: []string{"./proxy/...", "./fanout/...", "./internal/nonblock", grpc, protobuf},
+		tests: []string{"./internal/certtest", "./internal/memnet", goleak, hpack, http2, nettest, rpcProtos},
 	},
 	{
 		dir:   "fanout/fanoutclient",
