@@ -16,8 +16,9 @@ type lateAnswer struct {
 
 const (
 	// lateTime bounds how long the answer to a PING waits. It is longer than most of the pauses between calls
-	// of which one follows the other, and nothing next to a timeout by which PINGs watch over connections.
-	lateTime = 5 * time.Millisecond
+	// of which one follows the other, and little next to a timeout by which PINGs watch over connections. It is not less because
+	// a timer that is always about to fire makes every wait for the network a short one, which costs more.
+	lateTime = 50 * time.Millisecond
 	// lateLen is how much DATA makes the measurement count: where that much went out since the last PING, the answer goes
 	// at once. grpc-go, from whose windows of 65,535 octets this comes, widens them only on samples of two thirds or more.
 	lateLen = 16 << 10
