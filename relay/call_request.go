@@ -23,9 +23,7 @@ func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
 	}
 	c.moved(b)
 	if n := c.reqCount.feed(p, c.maxMsg); n > 0 {
-		c.dropUpstream(b, frame.Cancel)
-		c.fail(b, failure(codes.ResourceExhausted, ReasonMessageTooLarge,
-			fmt.Sprintf("request message of %d octets, at most %d allowed", n, c.maxMsg)), ReasonMessageTooLarge)
+		c.tooLarge(b, n)
 		return len(p)
 	}
 	c.reqEnd = c.reqEnd || end
@@ -47,6 +45,36 @@ func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
 	if err != nil {
 		c.overBudget(b)
 		return len(p)
+	}
+	return passed
+}
+
+// tooLarge ends the call for a message of n octets. mu is held.
+func (c *Call) tooLarge(b *h2.Batch, n uint32) {
+	c.dropUpstream(b, frame.Cancel)
+	c.fail(b, failure(codes.ResourceExhausted, ReasonMessageTooLarge,
+		fmt.Sprintf("request message of %d octets, at most %d allowed", n, c.maxMsg)), ReasonMessageTooLarge)
+}
+
+// requestRun is requestData for several frames. mu is held.
+func (c *Call) requestRun(b *h2.Batch, r h2.Run) (passed int) {
+	if c.stage != stageOpen || c.mirror != nil || c.fan != nil || !c.responded && !c.replay.over {
+		for p := range r.All() {
+			passed += c.requestData(b, p, false)
+		}
+		return passed
+	}
+	c.moved(b)
+	for p := range r.All() {
+		if n := c.reqCount.feed(p, c.maxMsg); n > 0 {
+			c.tooLarge(b, n)
+			return r.Len()
+		}
+	}
+	passed, err := c.up.SendRun(b, r)
+	if err != nil {
+		c.overBudget(b)
+		return r.Len()
 	}
 	return passed
 }

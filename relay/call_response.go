@@ -133,6 +133,20 @@ func (c *Call) responseData(b *h2.Batch, p []byte, end bool) (passed int) {
 	return passed
 }
 
+// responseRun is responseData for several frames. mu is held.
+func (c *Call) responseRun(b *h2.Batch, r h2.Run) (passed int) {
+	c.moved(b)
+	for p := range r.All() {
+		c.resCount.feed(p, 0)
+	}
+	passed, err := c.down.SendRun(b, r)
+	if err != nil {
+		c.overBudget(b)
+		return r.Len()
+	}
+	return passed
+}
+
 // complete hands over the end of the upstream's response: list, or fields if that is nil. mu is held.
 func (c *Call) complete(b *h2.Batch, head *h2.Head, fields []hpack.Field, list *hpack.List, code codes.Code) {
 	if list != nil {

@@ -30,7 +30,7 @@ type downConn struct {
 	calls     callList
 }
 
-var _ h2.Events = (*downConn)(nil)
+var _ h2.RunEvents = (*downConn)(nil)
 
 // client returns the client's address as text, empty if it is not known.
 func (d *downConn) client() string {
@@ -88,6 +88,20 @@ func (d *downConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.requestData(b, p, end)
+}
+
+// Run takes octets of a request that came in several frames.
+func (d *downConn) Run(s *h2.Stream, b *h2.Batch, r h2.Run) (passed int) {
+	c, ok := s.Owner.(*Call)
+	if !ok {
+		for p := range r.All() {
+			passed += d.Data(s, b, p, false)
+		}
+		return passed
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.requestRun(b, r)
 }
 
 // End is told when the client resets a stream, breaks a rule on it, or its connection is lost.

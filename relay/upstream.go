@@ -27,7 +27,7 @@ type upConn struct {
 	ticker  *time.Timer   // owned by tick
 }
 
-var _ h2.Events = (*upConn)(nil)
+var _ h2.RunEvents = (*upConn)(nil)
 
 // NewStream is for servers; a client's connection refuses pushed streams by protocol.
 func (u *upConn) NewStream(*h2.Conn) *h2.Stream { return nil }
@@ -94,6 +94,22 @@ func (u *upConn) Data(s *h2.Stream, b *h2.Batch, p []byte, end bool) int {
 	}
 	defer c.mu.Unlock()
 	return c.responseData(b, p, end)
+}
+
+// Run takes octets of a response that came in several frames.
+func (u *upConn) Run(s *h2.Stream, b *h2.Batch, r h2.Run) (passed int) {
+	if a := s.Owner.(*attempt); a.call == nil || a.target != nil {
+		for p := range r.All() {
+			passed += u.Data(s, b, p, false)
+		}
+		return passed
+	}
+	c := current(s)
+	if c == nil {
+		return r.Len()
+	}
+	defer c.mu.Unlock()
+	return c.responseRun(b, r)
 }
 
 // End is told when the upstream resets a stream, or its connection is lost.

@@ -32,6 +32,14 @@ func (f *forwarder) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	return passed
 }
 
+func (f *forwarder) Run(s *Stream, b *Batch, r Run) int {
+	passed, err := f.to[s].SendRun(b, r)
+	if err != nil {
+		panic(err)
+	}
+	return passed
+}
+
 func (f *forwarder) Credit(s *Stream, b *Batch, n int) { f.from[s].Consumed(b, n) }
 
 // nowhere is a socket that takes everything.

@@ -22,6 +22,7 @@ type Conn struct {
 	// Immutable.
 	cfg    *Config // with defaults; shared
 	events Events
+	runs   RunEvents // the same; nil: they are told frame by frame
 	start  time.Time
 	quiet  atomic.Int64 // of time since start: until then a Tick has nothing to do
 	t      transport
@@ -39,7 +40,9 @@ type Conn struct {
 	spare       *Stream   // of NewStream, for a stream that was not opened after all
 	now         time.Time // when the turn of the input at hand began
 	more        bool      // a turn ended with input left
-	ahead       int       // length of the current frame, and of what was joined to it
+	ahead       int       // length of the current frame, and of those that were dealt with together with it
+	extra       int       // work that those others are of a turn
+	left        int       // work that the turn has left
 	joined      *Joined   // nil while there is no input
 	abuse       abuse
 	pace        pace
@@ -125,6 +128,7 @@ func (s *Shared) New(nc net.Conn, events Events) *Conn {
 		},
 		send: flow.NewSendWindow(frame.InitialWindow),
 	}
+	c.runs, _ = events.(RunEvents)
 	c.age = c.cfg.MaxAge - c.cfg.MaxAge/10 + rand.N(c.cfg.MaxAge/5+1)
 	c.batch.of = c.number
 	c.t.init(nc)

@@ -4,6 +4,8 @@
 package h2
 
 import (
+	"cmp"
+
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
 
@@ -13,9 +15,18 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 		return ferr
 	}
 	end := h.Flags.Has(frame.FlagEndStream)
+	var r Run
+	var late *frame.Error
 	c.mu.Lock()
 	s, ferr := c.takeData(h, len(data), end)
+	if s != nil && c.runs != nil && mayRun(h) {
+		r, late = c.takeRun(s)
+	}
 	c.mu.Unlock()
+	if r.frames > 1 {
+		c.tellRun(s, r)
+		return late
+	}
 	switch {
 	case ferr != nil:
 		return ferr
@@ -32,7 +43,7 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 		s.passed += c.events.Data(s, &c.batch, data, end)
 	}
 	c.grantPassed(s)
-	return ferr
+	return cmp.Or(ferr, late)
 }
 
 // takeData charges the windows for a DATA frame with n octets beside its padding, and returns its

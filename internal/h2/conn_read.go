@@ -139,7 +139,7 @@ func (c *Conn) parse() *frame.Error {
 			incomplete = h.Type == frame.TypeHeaders || h.Type == frame.TypeContinuation
 			break
 		}
-		c.ahead = n
+		c.ahead, c.extra, c.left = n, 0, maxTurn-work
 		if ferr := c.frame(h, p[frame.HeaderLen:n], bad); ferr != nil {
 			if ferr.Connection() {
 				return ferr
@@ -149,10 +149,7 @@ func (c *Conn) parse() *frame.Error {
 			}
 		}
 		c.in.advance(c.ahead)
-		if c.ahead > n {
-			work += joinedWork
-		}
-		if work += turnWork(h); work >= maxTurn {
+		if work += turnWork(h) + c.extra; work >= maxTurn {
 			c.more = len(c.in.bytes()) > 0
 			break
 		}

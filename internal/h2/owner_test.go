@@ -33,7 +33,7 @@ type owner struct {
 	got     pattern
 }
 
-var _ Events = (*owner)(nil)
+var _ RunEvents = (*owner)(nil)
 
 func newOwner() *owner { return &owner{streams: map[uint32]*Stream{}, got: pattern{}} }
 
@@ -109,6 +109,14 @@ func (o *owner) Data(s *Stream, b *Batch, p []byte, end bool) int {
 		return 0
 	}
 	return len(p)
+}
+
+// Run is told as its frames.
+func (o *owner) Run(s *Stream, b *Batch, r Run) (passed int) {
+	for p := range r.All() {
+		passed += o.Data(s, b, p, false)
+	}
+	return passed
 }
 
 func (o *owner) End(s *Stream, _ *Batch, e End) {

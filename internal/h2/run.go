@@ -1,0 +1,117 @@
+// SPDX-FileCopyrightText: The Manifold Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import (
+	"iter"
+
+	"github.com/manifold-grpc/manifold/internal/h2/frame"
+)
+
+// A Run is DATA frames of one stream that follow each other in the input, as those of a stream of messages do. None of them is
+// empty, padded or the last. Who passes them on together takes each lock once, and copies them in one piece, headers included.
+type Run struct {
+	raw    []byte // the frames; valid during the call
+	frames int
+}
+
+// RunEvents are [Events] of an owner that takes DATA frames together.
+type RunEvents interface {
+	Events
+
+	// Run is Data for several frames.
+	Run(s *Stream, b *Batch, r Run) (passed int)
+}
+
+// Len returns the number of octets in all frames.
+func (r Run) Len() int { return len(r.raw) - r.frames*frame.HeaderLen }
+
+// All returns the octets of each frame; they are valid during the call.
+func (r Run) All() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for p := r.raw; len(p) > 0; {
+			n := frame.HeaderLen + int(frame.ParseHeader(p).Length)
+			if !yield(p[frame.HeaderLen:n:n]) {
+				return
+			}
+			p = p[n:]
+		}
+	}
+}
+
+// mayRun reports whether a DATA frame may be part of a run.
+func mayRun(h frame.Header) bool {
+	return h.Type == frame.TypeData && h.Flags == 0 && h.Length > 0
+}
+
+// takeRun takes the DATA frames that follow the current one on s, which was taken, as far as a turn goes. An error is of
+// the frame after the run, and is to be dealt with after that. mu is held.
+func (c *Conn) takeRun(s *Stream) (r Run, ferr *frame.Error) {
+	r = Run{c.in.bytes()[:c.ahead], 1}
+	for r.frames < c.left {
+		h, p, ok := c.following(s.id)
+		if !ok || !mayRun(h) {
+			break
+		}
+		c.ahead += frame.HeaderLen + len(p)
+		if _, ferr = c.takeData(h, len(p), false); ferr != nil {
+			break
+		}
+		r = Run{c.in.bytes()[:c.ahead], r.frames + 1}
+	}
+	c.extra = r.frames - 1
+	return r, ferr
+}
+
+// tellRun tells of a run, and grants what passed.
+func (c *Conn) tellRun(s *Stream, r Run) {
+	c.earn(r.frames)
+	s.passed += c.runs.Run(s, &c.batch, r)
+	c.grantPassed(s)
+}
+
+// SendRun is Send for each frame of r.
+func (s *Stream) SendRun(b *Batch, r Run) (passed int, err error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.sendOver() {
+		return r.Len(), nil
+	}
+	if c.fits(s, r) {
+		c.appendRun(s, r)
+		b.touch(c)
+		return r.Len(), nil
+	}
+	for p := range r.All() {
+		n, err := s.sendData(b, p, false)
+		passed += n
+		if err != nil {
+			return passed, err
+		}
+	}
+	return passed, nil
+}
+
+// fits reports whether all of r can go at once, and windows are left then. mu is held.
+func (c *Conn) fits(s *Stream, r Run) bool {
+	return s.queue.n == 0 && c.slivers.n == 0 && len(c.out)+len(r.raw) <= c.cfg.HighWater && c.room(s) > r.Len()
+}
+
+// appendRun is appendData for all of r. mu is held.
+func (c *Conn) appendRun(s *Stream, r Run) {
+	n := r.Len()
+	s.send.Take(uint32(n))
+	c.send.Take(uint32(n))
+	c.late.sent += n
+	c.dataSent += r.frames + n/windowUpdateWorth
+	at := len(c.buffer())
+	out := append(c.out, r.raw...)
+	for at < len(out) {
+		next := at + frame.HeaderLen + int(frame.ParseHeader(out[at:]).Length)
+		frame.PutStreamID(out[at:], s.id)
+		at = next
+	}
+	c.put(out)
+}
