@@ -116,12 +116,7 @@ func (k *keeper) Data(s *Stream, _ *Batch, p []byte, end bool) (passed int) {
 	return len(p)
 }
 
-func (k *keeper) Run(s *Stream, b *Batch, r Run) (passed int) {
-	for p := range r.All() {
-		passed += k.Data(s, b, p, false)
-	}
-	return passed
-}
+func (k *keeper) Run(s *Stream, b *Batch, r Run) (passed int) { return eachFrame(k, s, b, r) }
 
 func (k *keeper) End(s *Stream, _ *Batch, _ End) {
 	own := k.event(s, "end")

@@ -111,10 +111,13 @@ func (o *owner) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	return len(p)
 }
 
-// Run is told as its frames.
-func (o *owner) Run(s *Stream, b *Batch, r Run) (passed int) {
+// Run is told as its frames. An owner that embeds this one and has a Data of its own has a Run of its own.
+func (o *owner) Run(s *Stream, b *Batch, r Run) (passed int) { return eachFrame(o, s, b, r) }
+
+// eachFrame tells of a run frame by frame.
+func eachFrame(e Events, s *Stream, b *Batch, r Run) (passed int) {
 	for p := range r.All() {
-		passed += o.Data(s, b, p, false)
+		passed += e.Data(s, b, p, false)
 	}
 	return passed
 }

@@ -69,6 +69,8 @@ func (k *caller) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	return len(p)
 }
 
+func (k *caller) Run(s *Stream, b *Batch, r Run) (passed int) { return eachFrame(k, s, b, r) }
+
 func (k *caller) End(s *Stream, b *Batch, e End) {
 	k.t.Errorf("stream %d: %+v", s.ID(), e)
 	k.left.Done()
@@ -87,6 +89,14 @@ func (e *echoServer) Headers(s *Stream, b *Batch, h Head) { e.app.headers(s, b, 
 
 func (e *echoServer) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	passed, err := s.Send(b, p, end)
+	if err != nil {
+		panic(err)
+	}
+	return passed
+}
+
+func (e *echoServer) Run(s *Stream, b *Batch, r Run) int {
+	passed, err := s.SendRun(b, r)
 	if err != nil {
 		panic(err)
 	}
