@@ -13,7 +13,7 @@ import (
 // Events is what a connection tells its owner. Except where noted, calls come
 // from the goroutine in [Conn.Serve], one at a time, with no lock held; they
 // must not block. A stream that the owner resets may still get the one event
-// that was under way, with what was joined to a header block (see [Joined]).
+// that was under way, with what was joined to a header block (see [Joined]) or the other frames of a [Run].
 type Events interface {
 	// NewStream returns the memory for a stream that the peer opens, with
 	// Owner set, or nil to refuse it (REFUSED_STREAM). Server only.

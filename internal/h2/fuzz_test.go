@@ -24,7 +24,7 @@ func FuzzServer(f *testing.F) { fuzzOctets(f, "server") }
 func FuzzClient(f *testing.F) { fuzzOctets(f, "client") }
 
 // fuzzLimits are low, so that little input reaches them.
-const fuzzLimits = " raw budget=200000 high-water=5000 buf=20000 streams=10 patience=200 resets=20 control=50 " +
+const fuzzLimits = " raw runs budget=200000 high-water=5000 buf=20000 streams=10 patience=200 resets=20 control=50 " +
 	"header-bytes=4000 header-fields=30 growth=200000 conn-window=100000 keepalive=3s idle=5s age=10s grace=2s"
 
 func fuzzOctets(f *testing.F, role string) {

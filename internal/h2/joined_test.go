@@ -152,7 +152,6 @@ func runJoined(t *testing.T, tt joinCase, together, takes bool) (r joinResult) {
 	w := &sink{}
 	k := &taker{owner: newOwner(), takes: takes}
 	c := New(w, Config{Client: tt.client, StreamWindow: 1 << 13, MaxStreamWindow: 1 << 13}, k)
-	c.runs = nil // which grant windows later
 	c.gotSettings, c.peer.maxStreams = true, maxStreamID
 	e := hpack.NewEncoder()
 	var b Batch

@@ -33,7 +33,10 @@ type owner struct {
 	got     pattern
 }
 
-var _ RunEvents = (*owner)(nil)
+var (
+	_ Events    = (*owner)(nil)
+	_ RunEvents = runOwner{}
+)
 
 func newOwner() *owner { return &owner{streams: map[uint32]*Stream{}, got: pattern{}} }
 
@@ -111,8 +114,10 @@ func (o *owner) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	return len(p)
 }
 
-// Run is told as its frames. An owner that embeds this one and has a Data of its own has a Run of its own.
-func (o *owner) Run(s *Stream, b *Batch, r Run) (passed int) { return eachFrame(o, s, b, r) }
+// A runOwner is an owner that takes runs.
+type runOwner struct{ *owner }
+
+func (o runOwner) Run(s *Stream, b *Batch, r Run) (passed int) { return eachFrame(o, s, b, r) }
 
 // eachFrame tells of a run frame by frame.
 func eachFrame(e Events, s *Stream, b *Batch, r Run) (passed int) {

@@ -53,7 +53,11 @@ func newScenario(t testing.TB, head *line) *scenario {
 	if x.blocking {
 		nc = onlyConn{c.end}
 	}
-	c.conn = New(nc, cfg, c.owner)
+	var events Events = c.owner
+	if x.runs {
+		events = runOwner{c.owner}
+	}
+	c.conn = New(nc, cfg, events)
 	c.conn.nextID = x.nextID
 	go c.serve()            // ends with the connection; finish closes it
 	t.Cleanup(c.conn.Close) // where the test fails before that
@@ -66,6 +70,7 @@ func newScenario(t testing.TB, head *line) *scenario {
 // network is the options of a scenario that are neither the owner's nor Config's.
 type network struct {
 	raw, blocking   bool
+	runs            bool // the owner takes runs
 	buffer, accepts int
 	nextID          uint32
 }
@@ -74,7 +79,7 @@ type network struct {
 func (c *scenario) options(cfg *Config, l *line) network {
 	x := network{nextID: 1}
 	flags := map[string]*bool{
-		"raw": &x.raw, "blocking": &x.blocking, "stays": &c.stays, "hold": &c.owner.hold, "refuse": &c.owner.refuse,
+		"raw": &x.raw, "blocking": &x.blocking, "runs": &x.runs, "stays": &c.stays, "hold": &c.owner.hold, "refuse": &c.owner.refuse,
 	}
 	numbers := configNumbers(cfg)
 	numbers["buf"] = func(n uint64) { x.buffer = int(n) }
