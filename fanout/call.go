@@ -61,8 +61,8 @@ type Call struct {
 	targets []string
 	primary int // index, or -1
 
-	ends  []End
-	ended []bool // len(ended) == len(ends) == len(targets)
+	ends []targetEnd // as many as targets
+	few  [8]targetEnd
 
 	// ok + failed + cancelled is the number of those that have ended.
 	ok, failed, cancelled int
@@ -71,29 +71,32 @@ type Call struct {
 	untold bool // there is a failure that the answer does not tell of
 }
 
+// targetEnd is what is known of one target.
+type targetEnd struct {
+	End
+	ended bool
+}
+
 // NewCall begins a call to targets, by their names. It keeps the slice, which must not change. The error
 // is that of [Policy.Check].
 func NewCall(policy Policy, rule CodeRule, targets []string) (*Call, error) {
 	if err := policy.Check(targets); err != nil {
 		return nil, err
 	}
-	n := len(targets)
-	return &Call{
-		policy:  policy,
-		rule:    rule,
-		targets: targets,
-		primary: policy.primaryIndex(targets),
-		ends:    make([]End, n),
-		ended:   make([]bool, n),
-	}, nil
+	c := &Call{policy: policy, rule: rule, targets: targets, primary: policy.primaryIndex(targets)}
+	if n := len(targets); n <= len(c.few) {
+		c.ends = c.few[:n]
+	} else {
+		c.ends = make([]targetEnd, n)
+	}
+	return c, nil
 }
 
 // End takes the end of the target at index and returns what is now decided. The first
 // end of a target counts; later ones change nothing.
 func (c *Call) End(index int, e End) Decision {
-	if !c.ended[index] {
-		c.ended[index] = true
-		c.ends[index] = e
+	if !c.ends[index].ended {
+		c.ends[index] = targetEnd{End: e, ended: true}
 		switch {
 		case e.Cancelled:
 			c.cancelled++
@@ -114,8 +117,8 @@ func (c *Call) Decision() Decision {
 	if d.State == Pending {
 		return d
 	}
-	for i, ended := range c.ended {
-		if !ended {
+	for i := range c.ends {
+		if !c.ends[i].ended {
 			d.Cancel = append(d.Cancel, i)
 		}
 	}
@@ -143,7 +146,7 @@ func (c *Call) state() State {
 func (c *Call) primaryState() State {
 	e := c.ends[c.primary]
 	switch {
-	case !c.ended[c.primary]:
+	case !e.ended:
 		return Pending
 	case e.Cancelled || e.Status.Code() != codes.OK:
 		return Doomed
@@ -197,7 +200,7 @@ func (c *Call) running() int { return len(c.targets) - c.ok - c.failed - c.cance
 func (c *Call) failures() []failure {
 	var found []failure
 	for i, e := range c.ends {
-		if c.ended[i] && !e.Cancelled && e.Status.Code() != codes.OK {
+		if e.ended && !e.Cancelled && e.Status.Code() != codes.OK {
 			found = append(found, failure{c.targets[i], e.Status})
 		}
 	}
@@ -205,7 +208,7 @@ func (c *Call) failures() []failure {
 		return found
 	}
 	e := c.ends[c.primary]
-	if !c.ended[c.primary] || e.Cancelled {
+	if !e.ended || e.Cancelled {
 		return nil
 	}
 	return []failure{{c.targets[c.primary], e.Status}}

@@ -75,13 +75,10 @@ func (c *choice) next() int {
 
 // take is the relay's Route function.
 func (r *router) take(c *relay.Call) {
-	q := route.Call{Host: c.Host(), Service: c.Service(), Method: c.Method(), Values: func(key string, yield func(string) bool) {
-		for name, value := range c.Headers() {
-			if name == key && !yield(value) {
-				return
-			}
-		}
-	}}
+	q := route.Call{Host: c.Host(), Service: c.Service(), Method: c.Method()}
+	if r.table.AsksMetadata() {
+		q.Values = valuesOf(c)
+	}
 	i, ok := r.table.Lookup(&q)
 	service := c.Service()
 	if service == config.HealthService && (!ok || r.routes[i].Match.Service != config.HealthService) {
@@ -99,6 +96,17 @@ func (r *router) take(c *relay.Call) {
 		reject(c, codes.Unimplemented, "manifold: "+service+" is denied here, expected a route that names it", reasonDenied)
 	default:
 		r.follow(c, i)
+	}
+}
+
+// valuesOf returns what yields the call's values of a metadata key.
+func valuesOf(c *relay.Call) func(key string, yield func(string) bool) {
+	return func(key string, yield func(string) bool) {
+		for name, value := range c.Headers() {
+			if name == key && !yield(value) {
+				return
+			}
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ type Table struct {
 	exact   map[string]*hostTable // by host
 	wild    map[string]*hostTable // by suffix, ".example.com"
 	anyHost *hostTable
+	asks    bool // a match has metadata
 }
 
 // hostTable is the routes of one host pattern.
@@ -48,6 +49,7 @@ func New(matches []Match) (*Table, []Conflict) {
 	var conflicts []Conflict
 	for i := range t.matches {
 		m := &t.matches[i]
+		t.asks = t.asks || len(m.Metadata) > 0
 		list := t.host(m.Host).service(m.Service).list(m.Method)
 		for _, j := range *list {
 			if maps.Equal(t.matches[j].Metadata, m.Metadata) {
@@ -145,7 +147,16 @@ func (m *Match) example() string {
 
 // Lookup returns the number of the route that c takes; ok is false if there is none.
 func (t *Table) Lookup(c *Call) (route int, ok bool) {
-	host := canonicalHost(c.Host)
+	if len(t.exact) > 0 || len(t.wild) > 0 {
+		if route, ok = t.ofHost(canonicalHost(c.Host), c); ok {
+			return route, true
+		}
+	}
+	return t.inHost(t.anyHost, c)
+}
+
+// ofHost looks among the routes that name hosts.
+func (t *Table) ofHost(host string, c *Call) (route int, ok bool) {
 	if route, ok = t.inHost(t.exact[host], c); ok {
 		return route, true
 	}
@@ -154,8 +165,11 @@ func (t *Table) Lookup(c *Call) (route int, ok bool) {
 			return route, true
 		}
 	}
-	return t.inHost(t.anyHost, c)
+	return 0, false
 }
+
+// AsksMetadata reports whether a route asks for metadata. If none does, Lookup does not call [Call.Values].
+func (t *Table) AsksMetadata() bool { return t.asks }
 
 // inHost looks among the routes of one host pattern.
 func (t *Table) inHost(h *hostTable, c *Call) (route int, ok bool) {

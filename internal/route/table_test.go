@@ -152,6 +152,18 @@ func TestLookupAllocates(t *testing.T) {
 	}
 }
 
+func TestAsksMetadata(t *testing.T) {
+	plain, with := Match{Service: "a.B"}, Match{Service: "a.B", Metadata: map[string]string{"tenant": "x"}}
+	for _, tt := range []struct {
+		matches []Match
+		want    bool
+	}{{nil, false}, {[]Match{plain}, false}, {[]Match{plain, with}, true}, {[]Match{with, plain}, true}} {
+		if table, _ := New(tt.matches); table.AsksMetadata() != tt.want {
+			t.Errorf("%v: AsksMetadata is %v, want %v", tt.matches, !tt.want, tt.want)
+		}
+	}
+}
+
 func BenchmarkLookup(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		table, call := many(n)
