@@ -97,20 +97,20 @@ func (i *inbox) fill(p []byte) (n int) {
 		n += m
 		p = p[m:]
 		if i.filled == len(*i.buf) {
-			i.data = append(i.data, mem.NewBuffer(i.buf, mem.DefaultBufferPool()))
+			i.data = append(i.data, mem.NewBuffer(i.buf, poolOf(len(*i.buf))))
 			i.buf = nil
 		}
 	}
 	return n
 }
 
-// newBuffer returns n octets: of the pool, unless they are few.
+// newBuffer returns n octets: of a pool, unless they are few.
 func newBuffer(n int) *[]byte {
-	if mem.IsBelowBufferPoolingThreshold(n) {
-		p := make([]byte, n)
-		return &p
+	if pool := poolOf(n); pool != nil {
+		return pool.Get(n)
 	}
-	return mem.DefaultBufferPool().Get(n)
+	p := make([]byte, n)
+	return &p
 }
 
 // complete puts the message under way to the others.
@@ -135,7 +135,7 @@ func (i *inbox) drop() {
 	}
 	i.data.Free()
 	if i.buf != nil {
-		mem.NewBuffer(i.buf, mem.DefaultBufferPool()).Free()
+		mem.NewBuffer(i.buf, poolOf(len(*i.buf))).Free()
 	}
 	*i = inbox{}
 }
