@@ -155,28 +155,41 @@ func (s *Server) recount(x *incoming) bool {
 	return s.countAddress(x, &s.settings.Load().limits)
 }
 
+// runConn serves a connection once it is known what it speaks. What that takes is over by then, and not on the stack
+// for as long as the connection lives.
 func (s *Server) runConn(x *incoming) error {
-	nc, state, err := x.secure()
-	if err != nil {
-		x.Close() //nolint:errcheck // of no use any more
-		return err
-	}
-	if state != nil && state.NegotiatedProtocol == "h2" {
-		return s.serveHTTP2(x, nc, nil, state)
-	}
-	s.awaitFirst(x, x.set.limits.SettingsTimeout)
-	first, isH2, err := sniff(nc)
+	nc, first, state, isH2, err := s.recognize(x)
 	switch {
 	case err != nil:
-		nc.Close() //nolint:errcheck // of no use any more
 		return err
 	case isH2:
 		return s.serveHTTP2(x, nc, first, state)
 	}
-	if !looksLikeHTTP1(first) {
-		closeUnread(nc)
-		return h2.ErrNotHTTP2
+	return s.serveHTTP1(x, nc, first)
+}
+
+// recognize shakes hands and finds out what a connection speaks: HTTP/2 or HTTP/1. After an error it is closed.
+func (s *Server) recognize(x *incoming) (nc net.Conn, first []byte, state *tls.ConnectionState, isH2 bool, err error) {
+	if nc, state, err = x.secure(); err != nil {
+		x.Close() //nolint:errcheck // of no use any more
+		return nil, nil, nil, false, err
 	}
+	if state != nil && state.NegotiatedProtocol == "h2" {
+		return nc, nil, state, true, nil
+	}
+	s.awaitFirst(x, x.set.limits.SettingsTimeout)
+	first, isH2, err = sniff(nc)
+	switch {
+	case err != nil:
+		nc.Close() //nolint:errcheck // of no use any more
+	case !isH2 && !looksLikeHTTP1(first):
+		closeUnread(nc)
+		err = h2.ErrNotHTTP2
+	}
+	return nc, first, state, isH2, err
+}
+
+func (s *Server) serveHTTP1(x *incoming, nc net.Conn, first []byte) error {
 	s.mu.Lock()
 	s.settle(x.Conn)
 	s.mu.Unlock()

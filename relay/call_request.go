@@ -182,6 +182,12 @@ func (c *Call) sendKept(b *h2.Batch) {
 
 // upstreamFields appends the request's fields as they are sent to uc. mu is held.
 func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn, now time.Time) []hpack.Field {
+	dst = c.adjustedFields(dst, uc, now)
+	return c.forwardFields(dst) // not from in there: an idle connection keeps the stack of its deepest call
+}
+
+// adjustedFields is upstreamFields without what tells of the client.
+func (c *Call) adjustedFields(dst []hpack.Field, uc *upConn, now time.Time) []hpack.Field {
 	authority, counted := false, c.retries == 0
 	for _, f := range c.req {
 		switch f.Name {
@@ -208,8 +214,7 @@ func (c *Call) upstreamFields(dst []hpack.Field, uc *upConn, now time.Time) []hp
 	if !counted {
 		dst = append(dst, hpack.Field{Name: previousAttempts, Value: c.countAttempts("")})
 	}
-	dst = append(dst, hpack.Field{Name: "te", Value: "trailers"})
-	return c.forwardFields(dst)
+	return append(dst, hpack.Field{Name: "te", Value: "trailers"})
 }
 
 // timeLeft returns the grpc-timeout less the time spent, or the caller's own text

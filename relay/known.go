@@ -111,11 +111,23 @@ func (c *Call) list(uc *upConn, now time.Time, first int) *hpack.List {
 			}
 		}
 	}
+	l := c.newList(uc, now)
+	r.add(upstreamList{scheme, authority, l})
+	return l
+}
+
+// newList returns the list of the fields that go to uc, which may be known to other connections. mu is held.
+func (c *Call) newList(uc *upConn, now time.Time) *hpack.List {
 	array := sentFields.Get().(*[24]hpack.Field)
-	l := c.srv.lists.intern(c.upstreamFields(array[:0], uc, now))
+	key := keys.Get().(*[]byte)
+	fields := c.upstreamFields(array[:0], uc, now)
+	*key = appendKey((*key)[:0], fields)
+	l := c.srv.lists.intern(*key, fields)
+	if cap(*key) <= maxKnownListBytes {
+		keys.Put(key)
+	}
 	clear(array[:])
 	sentFields.Put(array)
-	r.add(upstreamList{scheme, authority, l})
 	return l
 }
 
@@ -145,25 +157,31 @@ const (
 // keys holds memory for what lists are looked up by: each connection looks once for each list, and finds it as a rule.
 var keys = sync.Pool{New: func() any { return new([]byte) }}
 
-// intern returns the list with these fields, which it does not keep.
-func (k *knownLists) intern(fields []hpack.Field) *hpack.List {
-	p := keys.Get().(*[]byte)
-	defer keys.Put(p)
-	key := appendKey((*p)[:0], fields)
+// intern returns the list with these fields, which have this key. It keeps neither.
+func (k *knownLists) intern(key []byte, fields []hpack.Field) *hpack.List {
 	if len(key) > maxKnownListBytes {
 		return hpack.NewList(slices.Clone(fields))
 	}
-	*p = key
+	k.mu.Lock()
+	l := k.lists[string(key)]
+	k.mu.Unlock()
+	if l == nil {
+		l = k.add(string(key), hpack.NewList(slices.Clone(fields)))
+	}
+	return l
+}
+
+// add makes l the list with the key, unless there is one by now, and returns that which it is.
+func (k *knownLists) add(key string, l *hpack.List) *hpack.List {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	l := k.lists[string(key)]
-	if l == nil {
-		if len(k.lists) == maxKnownLists || k.lists == nil {
-			k.lists = make(map[string]*hpack.List) // what is in use comes again
-		}
-		l = hpack.NewList(slices.Clone(fields))
-		k.lists[string(key)] = l
+	if other := k.lists[key]; other != nil {
+		return other
 	}
+	if len(k.lists) == maxKnownLists || k.lists == nil {
+		k.lists = make(map[string]*hpack.List) // what is in use comes again
+	}
+	k.lists[key] = l
 	return l
 }
 

@@ -193,3 +193,23 @@ func byteCount(n int) string {
 	}
 	return string(rune('0'+n/1024/10)) + string(rune('0'+n/1024%10)) + "KiB"
 }
+
+// A WINDOW_UPDATE that crossed the end of its stream costs no allocation: a large message leaves several.
+func TestLateWindowUpdateAllocatesNothing(t *testing.T) {
+	x := newBench(t, 1, 1024)
+	x.in.mu.Lock()
+	x.in.remove(&x.in.batch, x.in.streams.get(1))
+	x.in.mu.Unlock()
+	late := frame.AppendWindowUpdate(nil, 1, 1)
+	if n := testing.AllocsPerRun(50, func() { x.feed(x.in, late) }); n > 0 && !raceEnabled {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// The same frames together.
+func TestRunAllocatesNothing(t *testing.T) {
+	x := newBench(t, 1, 1024)
+	x.input = append(append(x.input, x.input...), x.input...)
+	x.feedback = append(append(x.feedback, x.feedback...), x.feedback...)
+	x.allocatesNothing(t)
+}

@@ -144,8 +144,8 @@ func (c *Conn) addWindow(h frame.Header, n uint32) *frame.Error {
 	}
 	s := c.streams.get(h.StreamID)
 	if s == nil {
-		if ferr := c.stray(h); ferr != nil && ferr.Connection() {
-			return ferr
+		if c.idle(h.StreamID) {
+			return c.stray(h)
 		}
 		c.forgive()
 		return nil // section 5.1, closed: may come for a short time
