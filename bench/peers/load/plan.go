@@ -71,12 +71,12 @@ type Plan struct {
 // first is how many calls each connection makes when it is opened, one after the other:
 // held ones begin then. At a fixed rate over many connections few would have made more than one
 // in a run, and would cost what first calls do: compression of headers has learnt what
-// repeats only after two or three.
+// repeats only after two or three, and what proxies remember of it comes with the next.
 func (p Plan) first() int {
 	if p.Call.Hold {
 		return 1
 	}
-	return 3
+	return 6
 }
 
 // Request is what a load's process is asked; one field is set.
