@@ -137,7 +137,7 @@ func TestFanAnswerBudget(t *testing.T) {
 func TestFanHedgeTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var called atomic.Int32
-		const messages = 9 // more than the caller's window, and no more than the relay takes beside that without a larger one
+		const messages = 12 // more than the caller and the queue to it take, and no more than windows that have not grown let in
 		flood := func(_ any, st grpc.ServerStream) error {
 			for range messages {
 				if err := send(st, strings.Repeat("f", 10_000)); err != nil {
@@ -151,7 +151,8 @@ func TestFanHedgeTooLate(t *testing.T) {
 			return answers("m")(srv, st)
 		}
 		cfg := &relay.FanOut{Policy: fanout.BestEffort(), Streaming: true, Summary: true, Hedge: 1, HedgeDelay: time.Hour, Reserve: 500 * time.Millisecond}
-		_, cc := fanMemory(t, cfg, rigConfig{}, node{handler: flood}, node{handler: late}, node{handler: late})
+		windows := []grpc.DialOption{grpc.WithInitialWindowSize(64 << 10), grpc.WithInitialConnWindowSize(1 << 20)} // which do not grow
+		_, cc := fanMemory(t, cfg, rigConfig{dial: windows}, node{handler: flood}, node{handler: late}, node{handler: late})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		st := must(cc.NewStream(ctx, bidi, "/a.B/Stream"))(t)
@@ -192,7 +193,7 @@ func TestFanAnnotatedSize(t *testing.T) {
 // A caller is held up by the slowest target: no more of its request is taken in than that may have waiting.
 func TestFanSlowHoldsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const messages = 500 // of 10 kB
+		const messages = 12 // more than the caller and the queue to it take, and no more than windows that have not grown let in
 		drain := func(_ any, st grpc.ServerStream) error {
 			for {
 				if _, err := recv(st); err != nil {
