@@ -193,7 +193,7 @@ func TestFanAnnotatedSize(t *testing.T) {
 // A caller is held up by the slowest target: no more of its request is taken in than that may have waiting.
 func TestFanSlowHoldsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const messages = 12 // more than the caller and the queue to it take, and no more than windows that have not grown let in
+		const messages = 500 // of 10 kB
 		drain := func(_ any, st grpc.ServerStream) error {
 			for {
 				if _, err := recv(st); err != nil {
