@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 
 	"google.golang.org/grpc/mem"
 
@@ -24,12 +23,12 @@ func direct(nc net.Conn) net.Conn {
 	switch nc := nc.(type) {
 	case *net.TCPConn:
 		c := &directTCP{TCPConn: nc}
-		if c.init(nc, nc) {
+		if c.init(nc) {
 			return c
 		}
 	case *net.UnixConn:
 		c := &directUnix{UnixConn: nc}
-		if nc.LocalAddr().Network() == "unix" && c.init(nc, nc) {
+		if nc.LocalAddr().Network() == "unix" && c.init(nc) {
 			return c
 		}
 	}
@@ -52,39 +51,40 @@ type (
 // directIO reads and writes a socket. It is safe for concurrent use. Its locks are held for as long as a read or a write waits,
 // as those of net's own sockets are; deadlines and Close end that wait. Neither is taken while holding another.
 type directIO struct {
-	nc  net.Conn
-	raw syscall.RawConn
+	nc net.Conn
 
-	reading sync.Mutex // guards in
-	in      directRead
+	reading sync.Mutex // guards in and lent
+	in      nonblock.Reader
+	lent    lentBuffer
 
 	writing sync.Mutex // guards out
 	out     nonblock.Writer
 }
 
-// directRead is the arguments and results of a read. They are kept so that a read allocates nothing.
-type directRead struct {
-	ready func(fd uintptr) bool
-
-	p    []byte
-	size int            // with pool: the length of buf to ask for
-	pool mem.BufferPool // nil: read into p
-	buf  *[]byte        // of pool; nil if nothing was read
-	n    int
-	err  error
+// lentBuffer is a buffer of a pool that a read takes when there is something to read.
+type lentBuffer struct {
+	pool mem.BufferPool
+	size int
+	buf  *[]byte // nil: none is taken
 }
 
-func (d *directIO) init(nc net.Conn, sc syscall.Conn) bool {
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
+func (l *lentBuffer) Lend() []byte {
+	l.buf = l.pool.Get(l.size)
 
-	d.nc, d.raw = nc, raw
-	d.in.ready = d.in.try
+	return (*l.buf)[:min(len(*l.buf), maxDirect)]
+}
+
+func (l *lentBuffer) Return() {
+	l.pool.Put(l.buf)
+	l.buf = nil
+}
+
+func (d *directIO) init(nc net.Conn) bool {
+	d.nc = nc
+	d.in.Init(nc)
 	d.out.Init(nc)
 
-	return d.out.Can()
+	return d.in.Can() && d.out.Can()
 }
 
 // Read reads into p, as a net.Conn does.
@@ -96,10 +96,9 @@ func (d *directIO) Read(p []byte) (int, error) {
 	d.reading.Lock()
 	defer d.reading.Unlock()
 
-	d.in.p = p[:min(len(p), maxDirect)]
-	_, n, err := d.read()
+	n, err := d.in.Read(p[:min(len(p), maxDirect)])
 
-	return n, err
+	return n, d.readError(err)
 }
 
 // ReadOnReady reads into a buffer of pool that it takes when there is something to read. grpc-go looks for this method, so that connections
@@ -108,62 +107,21 @@ func (d *directIO) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, err
 	d.reading.Lock()
 	defer d.reading.Unlock()
 
-	d.in.size, d.in.pool = size, pool
+	d.lent.pool, d.lent.size = pool, size
+	n, err := d.in.ReadInto(&d.lent)
+	buf := d.lent.buf
+	d.lent = lentBuffer{}
 
-	return d.read()
+	return buf, n, d.readError(err)
 }
 
-// read reads as d.in says, and leaves there no more than what every read has in common.
-func (d *directIO) read() (*[]byte, int, error) {
-	in := &d.in
-	defer func() { *in = directRead{ready: in.ready} }()
-
-	err := d.raw.Read(in.ready)
-	if err == nil {
-		err = in.err
+// readError is what a read ended with, as a net.Conn returns it.
+func (d *directIO) readError(err error) error {
+	if err == nil || err == io.EOF {
+		return err
 	}
 
-	if err != nil && err != io.EOF {
-		err = d.opError("read", err)
-	}
-
-	return in.buf, in.n, err
-}
-
-// try reads once. False has the poller wait for input and call again.
-func (in *directRead) try(fd uintptr) bool {
-	if in.pool != nil {
-		in.buf = in.pool.Get(in.size)
-		in.p = (*in.buf)[:min(len(*in.buf), maxDirect)]
-	}
-
-	in.n, in.err = nonblock.Read(int(fd), in.p)
-	for in.err == syscall.EINTR {
-		in.n, in.err = nonblock.Read(int(fd), in.p)
-	}
-
-	if in.n == 0 && in.err == nil {
-		in.err = io.EOF
-	}
-
-	again := in.err == syscall.EAGAIN
-	if in.err != nil {
-		in.n = 0
-		in.giveBack()
-	}
-
-	if again {
-		in.err = nil // that of the wait counts
-	}
-
-	return !again
-}
-
-func (in *directRead) giveBack() {
-	if in.pool != nil {
-		in.pool.Put(in.buf)
-		in.buf, in.p = nil, nil
-	}
+	return d.opError("read", err)
 }
 
 // Write writes all of p, as a net.Conn does. What is large takes the socket's own way.

@@ -96,7 +96,7 @@ The handler returns when all that it has started has ended, so [grpc.Server.Grac
 
 The limits of connections, keepalive and windows are options of grpc.Server and grpc.NewClient. For many small calls, fixed windows
 (grpc.InitialWindowSize and grpc.InitialConnWindowSize, and their WithInitial… twins) spare grpc-go the pings by which it estimates
-them; for large messages on long ways they had better grow. [DirectSockets] saves more, whatever the messages: put it around the credentials of the
+them; for large messages on long ways they had better grow. [DirectSockets] saves more of small calls: put it around the credentials of the
 server and of the connections to backends.
 */
 package proxy

@@ -56,7 +56,8 @@ func ExampleWithFanout() {
 	defer stop()
 
 	director := func(context.Context, string) (proxy.Mode, []proxy.Backend, error) { return proxy.One2Many, nodes, nil }
-	client, stopProxy := inMemoryConn(grpc.NewServer(proxy.ServerOptions(director, proxy.WithFanout(proxy.Fanout{
+	unary := proxy.WithStreamedDetector(func(string) bool { return false })
+	client, stopProxy := inMemoryConn(grpc.NewServer(proxy.ServerOptions(director, unary, proxy.WithFanout(proxy.Fanout{
 		Policy:  fanout.BestEffort(), // fanout.Quorum(2) would not wait for the third
 		Summary: true,
 	}))...))
@@ -154,7 +155,8 @@ func ExampleChoice() {
 		Backends:  map[string]proxy.Backend{"node-1": nodes[0], "node-2": nodes[1], "node-3": nodes[2]},
 		Fanout:    &proxy.Fanout{Policy: fanout.BestEffort(), Summary: true, Guard: &fanout.Guard{ID: "example"}},
 	}
-	client, stopProxy := inMemoryConn(grpc.NewServer(proxy.ServerOptions(choice.Direct)...))
+	unary := proxy.WithStreamedDetector(func(string) bool { return false })
+	client, stopProxy := inMemoryConn(grpc.NewServer(proxy.ServerOptions(choice.Direct, unary)...))
 
 	defer stopProxy()
 

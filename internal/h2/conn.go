@@ -41,8 +41,7 @@ type Conn struct {
 	now         time.Time // when the turn of the input at hand began
 	more        bool      // a turn ended with input left
 	ahead       int       // length of the current frame, and of those that were dealt with together with it
-	extra       int       // work that those others are of a turn
-	left        int       // work that the turn has left
+	work        int       // of the turn by now, see maxTurn
 	joined      *Joined   // nil while there is no input
 	abuse       abuse
 	pace        pace

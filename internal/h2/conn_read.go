@@ -121,7 +121,8 @@ func (c *Conn) readPreface() error {
 
 // parse works through the complete frames in the read buffer, as far as one turn goes.
 func (c *Conn) parse() *frame.Error {
-	begin, work := c.in.r, 0
+	begin := c.in.r
+	c.work = 0
 	incomplete := false // what is there of the next frame must not wait for its rest for long
 	for c.more = false; ; {
 		p := c.in.bytes()
@@ -139,7 +140,8 @@ func (c *Conn) parse() *frame.Error {
 			incomplete = h.Type == frame.TypeHeaders || h.Type == frame.TypeContinuation
 			break
 		}
-		c.ahead, c.extra, c.left = n, 0, maxTurn-work
+		c.ahead = n
+		c.work += turnWork(h)
 		if ferr := c.frame(h, p[frame.HeaderLen:n], bad); ferr != nil {
 			if ferr.Connection() {
 				return ferr
@@ -149,7 +151,7 @@ func (c *Conn) parse() *frame.Error {
 			}
 		}
 		c.in.advance(c.ahead)
-		if work += turnWork(h) + c.extra; work >= maxTurn {
+		if c.work >= maxTurn {
 			c.more = len(c.in.bytes()) > 0
 			break
 		}

@@ -51,7 +51,7 @@ func (c *Conn) join(s *Stream) (*Joined, *frame.Error) {
 		return nil, nil
 	}
 	c.ahead += frame.HeaderLen + len(p)
-	c.extra = joinedWork
+	c.work += joinedWork
 	end := h.Flags.Has(frame.FlagEndStream)
 	if _, ferr := c.takeData(h, len(p), end); ferr != nil {
 		return nil, ferr

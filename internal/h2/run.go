@@ -49,18 +49,18 @@ func mayRun(h frame.Header) bool {
 // the frame after the run, and is to be dealt with after that. mu is held.
 func (c *Conn) takeRun(s *Stream) (r Run, ferr *frame.Error) {
 	r = Run{c.in.bytes()[:c.ahead], 1}
-	for r.frames < c.left {
+	for c.work < maxTurn {
 		h, p, ok := c.following(s.id)
 		if !ok || !mayRun(h) {
 			break
 		}
 		c.ahead += frame.HeaderLen + len(p)
+		c.work += turnWork(h)
 		if _, ferr = c.takeData(h, len(p), false); ferr != nil {
 			break
 		}
 		r = Run{c.in.bytes()[:c.ahead], r.frames + 1}
 	}
-	c.extra = r.frames - 1
 	return r, ferr
 }
 

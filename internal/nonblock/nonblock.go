@@ -17,10 +17,19 @@ type Reader struct {
 
 	// Arguments and results of ready, which is kept so that a read allocates nothing.
 	p    []byte
+	lend Lender // nil: p is there
 	wait bool
 	n    int
 	err  error
 	fn   func(fd uintptr) bool
+}
+
+// A Lender has the memory that a read goes into.
+type Lender interface {
+	// Lend returns it, at least one octet, once there may be something to read.
+	Lend() []byte
+	// Return is told that nothing was read into it: there is nothing yet, or there was an error.
+	Return()
 }
 
 // Init makes r read from nc, if that is a socket which can be asked; else it
@@ -35,6 +44,17 @@ func (r *Reader) Can() bool { return r.raw != nil }
 
 // Read waits until there is input, and reads it; io.EOF is the end. The socket's read deadline bounds the wait.
 func (r *Reader) Read(p []byte) (n int, err error) { return r.read(p, true) }
+
+// ReadInto is Read into memory of l, which is held only if there is something to read.
+func (r *Reader) ReadInto(l Lender) (n int, err error) {
+	r.lend, r.wait, r.n, r.err = l, true, 0, nil
+	err = r.raw.Read(r.fn)
+	r.lend, r.p = nil, nil
+	if err == nil {
+		err = r.err
+	}
+	return r.n, err
+}
 
 // TryRead reads what there is; 0 with a nil error is nothing.
 func (r *Reader) TryRead(p []byte) (n int, err error) { return r.read(p, false) }

@@ -42,20 +42,26 @@ func (w *Writer) ready(fd uintptr) bool {
 
 // ready reads once. False has the poller wait for input and call again.
 func (r *Reader) ready(fd uintptr) bool {
-	for {
-		n, err := Read(int(fd), r.p)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			return !r.wait
-		case err != nil:
-			r.err = err
-		case n == 0:
-			r.err = io.EOF
-		default:
-			r.n = n
-		}
+	if r.lend != nil {
+		r.p = r.lend.Lend()
+	}
+	n, err := Read(int(fd), r.p)
+	for err == syscall.EINTR {
+		n, err = Read(int(fd), r.p)
+	}
+	if err == nil && n > 0 {
+		r.n = n
 		return true
 	}
+	if r.lend != nil {
+		r.lend.Return()
+	}
+	switch err {
+	case syscall.EAGAIN:
+		return !r.wait
+	case nil:
+		err = io.EOF
+	}
+	r.err = err
+	return true
 }
