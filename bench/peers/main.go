@@ -8,6 +8,7 @@
 //	./install.sh                                  # the peers, from Debian's packages
 //	go run .                                      # all: about 20 minutes
 //	go run . -quick                               # all, but in 4 minutes and less exact
+//	go run . -ends grpc-go                        # between a client and a server of grpc-go's
 //	go run . -proxies relay,tcp-forward -scenarios 1x100 -rounds 3 -duration 1s
 package main
 
@@ -37,7 +38,10 @@ import (
 // roles are what this program is when it starts itself.
 func roles() map[string]child.Role {
 	all := proxies.Roles()
-	maps.Copy(all, map[string]child.Role{roleBackend: backend.Role, roleLoad: load.Role})
+	maps.Copy(all, map[string]child.Role{
+		endsWire + roleBackend: backend.Role, endsWire + roleLoad: load.Role,
+		endsGRPC + roleBackend: backend.StockRole, endsGRPC + roleLoad: load.StockRole,
+	})
 	return all
 }
 
@@ -58,6 +62,7 @@ func main() {
 type options struct {
 	proxies, scenarios    string
 	rounds, threads, join int
+	ends                  string
 	duration              time.Duration
 	syscalls              bool
 	profiles, out, from   string
@@ -73,6 +78,7 @@ func parse(args []string) (o options, err error) {
 	flags.DurationVar(&o.duration, "duration", time.Second, "`time` of load for each sample, after a quarter of it to warm up")
 	flags.IntVar(&o.threads, "threads", 1, "`number` of threads for each proxy")
 	flags.IntVar(&o.join, "join", wire.DefaultJoin, "`octets` that load and backend gather for a write, though they have more to send")
+	flags.StringVar(&o.ends, "ends", endsWire, "who calls and who answers: "+endsWire+", which cost next to nothing, or "+endsGRPC+", client and server as most have them, for calls in a closed loop")
 	flags.BoolVar(&o.syscalls, "syscalls", false, "count system calls too, with strace, in load of their own")
 	flags.StringVar(&o.profiles, "profiles", "", "leave profiles of the Go proxies' CPU time and allocations in this `directory`")
 	flags.StringVar(&o.out, "out", "results", "`directory` for results.json, table.md and cpu.svg")
@@ -83,6 +89,9 @@ func parse(args []string) (o options, err error) {
 	}
 	if *quick {
 		o.rounds, o.duration = 1, 300*time.Millisecond
+	}
+	if o.ends != endsWire && o.ends != endsGRPC {
+		return o, fmt.Errorf("-ends %q, expected %s or %s", o.ends, endsWire, endsGRPC)
 	}
 	if flags.NArg() > 0 || o.rounds < 1 || o.duration <= 0 || o.threads < 1 {
 		return o, errors.New("expected no arguments, and -rounds, -duration and -threads above 0")

@@ -125,10 +125,21 @@ func TestPeers(t *testing.T) {
 	checkSamples(t, r, 3, len(names))
 }
 
+// Between a client and a server of grpc-go's.
+func TestStockEnds(t *testing.T) {
+	r := runBench(t, "-ends", endsGRPC, "-proxies", "relay,"+proxies.Forward, "-scenarios", "^unary-64B-8x100$|^timeouts|^stream|^pingpong|^tls-unary-1MiB|^idle", "-rounds", "1", "-duration", "100ms")
+	checkSamples(t, r, 5, 2) // those of grpc-go hold no idle streams
+	if r.Ends != endsGRPC {
+		t.Errorf("ends %q", r.Ends)
+	}
+}
+
 func TestFlags(t *testing.T) {
 	tests := []struct{ name, args, want string }{
 		{"no such proxy", "-proxies relay,squid", `no proxy "squid"`},
 		{"no such scenario", "-scenarios ^nothing$", `no scenario matches "^nothing$"`},
+		{"no such ends", "-ends curl", `-ends "curl", expected wire or grpc-go`},
+		{"no such load of those ends", "-ends grpc-go -scenarios ^idle", `no scenario matches "^idle"`},
 		{"bad expression", "-scenarios (", "missing closing )"},
 		{"no rounds", "-rounds 0", "above 0"},
 		{"arguments", "relay", "expected no arguments"},

@@ -20,10 +20,12 @@ import (
 	"github.com/manifold-grpc/manifold/bench/peers/report"
 )
 
-// The roles of the two ends.
+// The kinds of ends, and their roles: a process has the names of both.
 const (
-	roleBackend = "backend"
-	roleLoad    = "load"
+	endsWire    = "wire"    // package wire's
+	endsGRPC    = "grpc-go" // grpc-go's
+	roleBackend = " backend"
+	roleLoad    = " load"
 )
 
 // bench is the benchmark with the two processes that all proxies share.
@@ -39,7 +41,7 @@ type bench struct {
 
 // measure runs the benchmark.
 func measure(ctx context.Context, o options, progress io.Writer) (*report.Run, error) {
-	some, err := chosen(o.scenarios)
+	some, err := chosen(o.scenarios, o.ends)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +57,9 @@ func measure(ctx context.Context, o options, progress io.Writer) (*report.Run, e
 	r := &report.Run{
 		Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"), Machine: machine(),
 		Rounds: o.rounds, Duration: o.duration, Threads: o.threads,
+	}
+	if o.ends != endsWire {
+		r.Ends = o.ends
 	}
 	for _, k := range kinds {
 		version := k.Version(ctx)
@@ -102,11 +107,11 @@ func start(ctx context.Context, o options, progress io.Writer) (b *bench, err er
 	var hello backend.Hello
 	// One thread for each end: their work is the same for all proxies, and takes
 	// no CPU from them but that of its own thread.
-	if b.backend, err = child.Start(ctx, roleBackend, backend.Config{Join: o.join}, 1, &hello); err != nil {
+	if b.backend, err = child.Start(ctx, o.ends+roleBackend, backend.Config{Join: o.join}, 1, &hello); err != nil {
 		return nil, err
 	}
 	b.addr = hello.Addr
-	b.load, err = child.Start(ctx, roleLoad, nil, 1, nil)
+	b.load, err = child.Start(ctx, o.ends+roleLoad, nil, 1, nil)
 	return b, err
 }
 

@@ -5,8 +5,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/manifold-grpc/manifold/bench/peers/report"
@@ -20,11 +22,16 @@ const (
 )
 
 // plotName is the file with the plot, beside the first document.
-const plotName = "benchmarks.svg"
+const plotName = "benchmarks%s.svg"
 
-// record puts a run into documents. Each has at least one of the parts.
+// record puts a run into documents. Each has at least one of the parts. Where the ends are not those of package wire, parts and plot
+// have the name of the ends behind theirs.
 func record(documents []string, r *report.Run) error {
-	plot := filepath.Join(filepath.Dir(documents[0]), plotName)
+	suffix := ""
+	if r.Ends != "" {
+		suffix = "-" + r.Ends
+	}
+	plot := filepath.Join(filepath.Dir(documents[0]), fmt.Sprintf(plotName, suffix))
 	if err := os.WriteFile(plot, []byte(r.Plot()), 0o644); err != nil {
 		return err
 	}
@@ -34,7 +41,7 @@ func record(documents []string, r *report.Run) error {
 			return err
 		}
 		image := fmt.Sprintf("![Cost, throughput and p99 of each proxy in terms of the TCP forwarder's](%s)\n\n", filepath.ToSlash(link))
-		parts := map[string]string{partAll: image + r.Markdown(), partSummary: image + r.Summary()}
+		parts := map[string]string{partAll + suffix: image + r.Markdown(), partSummary + suffix: image + r.Summary()}
 		if err := fill(document, parts); err != nil {
 			return err
 		}
@@ -62,7 +69,7 @@ func fill(document string, parts map[string]string) error {
 		text, found = before+begin+content+end+after, true
 	}
 	if !found {
-		return fmt.Errorf("%s: no line <!-- %s:begin --> or <!-- %s:begin -->", document, partAll, partSummary)
+		return fmt.Errorf("%s: no line <!-- NAME:begin --> where NAME is one of %s", document, strings.Join(slices.Sorted(maps.Keys(parts)), ", "))
 	}
 	return os.WriteFile(document, []byte(text), 0o644)
 }

@@ -42,11 +42,7 @@ const unreadBudget = 32 << 20
 // scenarios returns all, in the order in which they are shown.
 func scenarios() []Scenario {
 	small := load.Call{Size: 64, Trips: 1}
-	some := calls()
-	for _, s := range calls() {
-		some = append(some, withTLS(s))
-	}
-	return append(some,
+	return append(closed(),
 		Scenario{
 			Name: "idle-1000", Title: "1000 idle connections, one stream each", Unit: "connection", Units: 1,
 			Load: load.Plan{Connections: 1000, Streams: 1, Call: load.Call{Size: 64, Trips: 1, Hold: true}},
@@ -67,7 +63,16 @@ func scenarios() []Scenario {
 		})
 }
 
-// calls returns the scenarios of calls in a closed loop.
+// closed returns the scenarios of calls in a closed loop, without TLS and with it.
+func closed() []Scenario {
+	some := calls()
+	for _, s := range calls() {
+		some = append(some, withTLS(s))
+	}
+	return some
+}
+
+// calls returns those without TLS.
 func calls() []Scenario {
 	small := load.Call{Size: 64, Trips: 1}
 	timed := load.Call{Size: 64, Trips: 1, Timeouts: true}
@@ -124,14 +129,18 @@ func paced(connections int, call load.Call) Scenario {
 	return s
 }
 
-// chosen returns the scenarios whose names match an expression.
-func chosen(expression string) ([]Scenario, error) {
+// chosen returns the scenarios whose names match an expression and whose load the ends can make.
+func chosen(expression, ends string) ([]Scenario, error) {
 	match, err := regexp.Compile(expression)
 	if err != nil {
 		return nil, err
 	}
 	var some []Scenario
-	for _, s := range scenarios() {
+	all := scenarios()
+	if ends != endsWire {
+		all = closed()
+	}
+	for _, s := range all {
 		if match.MatchString(s.Name) {
 			some = append(some, s)
 		}

@@ -18,6 +18,7 @@ type Run struct {
 	Rounds   int
 	Duration time.Duration // of load, for each sample
 	Threads  int           // that each proxy works with
+	Ends     string        `json:",omitempty"` // who calls and who answers; empty means package wire
 	Proxies  []Proxy
 	// Scenarios in the order of the run.
 	Scenarios []Scenario

@@ -205,6 +205,9 @@ func (r *Run) colophon() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nMeasured %s: %s. Medians of %d rounds of %v, the proxies in turn, each with %d thread(s).\n",
 		r.Date, r.Machine, r.Rounds, r.Duration, r.Threads)
+	if r.Ends != "" {
+		fmt.Fprintf(&b, "Client and server are those of %s, with one thread each.\n", r.Ends)
+	}
 	var others, ends []float64
 	for _, s := range r.Scenarios {
 		for _, c := range s.Cells {

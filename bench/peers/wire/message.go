@@ -97,3 +97,22 @@ func (r *receiver) next(p []byte) (rest []byte, complete bool, err error) {
 
 // head is that of the message that next has completed.
 func (r *receiver) head() Head { return parseHead(r.buf[prefixLen:]) }
+
+// AppendPayload appends a message of size octets without its prefix, for ends that speak gRPC by other means.
+func AppendPayload(dst []byte, h Head, size int) []byte {
+	start := len(dst)
+	dst = append(dst, pattern[prefixLen:prefixLen+size]...)
+	h.put(dst[start:])
+	return dst
+}
+
+// ParsePayload checks a message without its prefix.
+func ParsePayload(p []byte) (Head, error) {
+	if len(p) < MinMessage || len(p) > MaxMessage {
+		return Head{}, fmt.Errorf("message of %d octets, expected %d to %d", len(p), MinMessage, MaxMessage)
+	}
+	if !bytes.Equal(p[headLen:], pattern[prefixLen+headLen:prefixLen+len(p)]) {
+		return Head{}, fmt.Errorf("message of %d octets differs from what was sent", len(p))
+	}
+	return parseHead(p), nil
+}
