@@ -10,7 +10,7 @@ import (
 )
 
 // A Run is DATA frames of one stream that follow each other in the input, as those of a stream of messages do. None of them is
-// empty, padded or the last. Who passes them on together takes each lock once, and copies them in one piece, headers included.
+// empty, padded or the last. Who passes them on together takes each lock once, and joins them.
 type Run struct {
 	raw    []byte // the frames; valid during the call
 	frames int
@@ -99,19 +99,27 @@ func (c *Conn) fits(s *Stream, r Run) bool {
 	return s.queue.n == 0 && c.slivers.n == 0 && len(c.out)+len(r.raw) <= c.cfg.HighWater && c.room(s) > r.Len()
 }
 
-// appendRun is appendData for all of r. mu is held.
+// appendRun is appendData for all of r, in as few frames as it takes: what bounds there were between DATA frames means nothing
+// (RFC 9113, section 6.1), and a frame costs its receiver more than the octets of a small message. mu is held.
 func (c *Conn) appendRun(s *Stream, r Run) {
-	n := r.Len()
-	s.send.Take(uint32(n))
-	c.send.Take(uint32(n))
-	c.late.sent += n
-	c.dataSent += r.frames + n/windowUpdateWorth
-	at := len(c.buffer())
-	out := append(c.out, r.raw...)
-	for at < len(out) {
-		next := at + frame.HeaderLen + int(frame.ParseHeader(out[at:]).Length)
-		frame.PutStreamID(out[at:], s.id)
-		at = next
+	left := r.Len()
+	s.send.Take(uint32(left))
+	c.send.Take(uint32(left))
+	c.late.sent += left
+	c.dataSent += r.frames + left/windowUpdateWorth
+	out, room := c.buffer(), 0 // in the frame under way
+	for raw := r.raw; len(raw) > 0; {
+		next := frame.HeaderLen + int(frame.ParseHeader(raw).Length)
+		for p := raw[frame.HeaderLen:next]; len(p) > 0; {
+			if room == 0 {
+				room = min(left, dataFrameLen)
+				out = frame.AppendHeader(out, room, frame.TypeData, 0, s.id)
+			}
+			n := min(room, len(p))
+			out = append(out, p[:n]...)
+			p, room, left = p[n:], room-n, left-n
+		}
+		raw = raw[next:]
 	}
 	c.put(out)
 }

@@ -90,10 +90,9 @@ func (s *stock) close() {
 
 // run keeps calls going on all connections for d, and waits for the last one.
 func (s *stock) run(d time.Duration) (Result, error) {
-	limited, done := context.WithTimeout(context.Background(), d+patience)
-	defer done()
-	ctx, fail := context.WithCancelCause(limited)
+	ctx, fail := context.WithCancelCause(context.Background()) // without a deadline, which would make each call differ
 	defer fail(nil)
+	defer time.AfterFunc(d+patience, func() { fail(errors.New("calls hang")) }).Stop()
 	begin := time.Now()
 	workers := make([]worker, 0, len(s.conns)*s.plan.Streams)
 	var running sync.WaitGroup

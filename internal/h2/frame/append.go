@@ -26,9 +26,6 @@ func PutHeader(dst []byte, length int, t Type, f Flags, id uint32) {
 	binary.BigEndian.PutUint32(dst[5:], id)
 }
 
-// PutStreamID changes the stream identifier of the frame header that p begins with.
-func PutStreamID(p []byte, id uint32) { binary.BigEndian.PutUint32(p[5:HeaderLen], id) }
-
 // AppendSettings appends a SETTINGS frame with the parameters in their order.
 func AppendSettings(dst []byte, s ...Setting) []byte {
 	dst = AppendHeader(dst, len(s)*settingLen, TypeSettings, 0, 0)
