@@ -42,6 +42,8 @@ type Conn struct {
 	more        bool      // a turn ended with input left
 	ahead       int       // length of the current frame, and of those that were dealt with together with it
 	work        int       // of the turn by now, see maxTurn
+	taken       int       // frames in the read buffer that were dealt with before their turn
+	vain        int       // runs in a row that looked past other streams' frames in vain
 	joined      *Joined   // nil while there is no input
 	abuse       abuse
 	pace        pace

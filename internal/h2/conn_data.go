@@ -4,8 +4,6 @@
 package h2
 
 import (
-	"cmp"
-
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
 
@@ -16,16 +14,15 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 	}
 	end := h.Flags.Has(frame.FlagEndStream)
 	var r Run
-	var late *frame.Error
 	c.mu.Lock()
 	s, ferr := c.takeData(h, len(data), end)
 	if s != nil && c.runs != nil && mayRun(h) {
-		r, late = c.takeRun(s)
+		r = c.takeRun(s)
 	}
 	c.mu.Unlock()
 	if r.frames > 1 {
 		c.tellRun(s, r)
-		return late
+		return nil
 	}
 	switch {
 	case ferr != nil:
@@ -43,7 +40,7 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 		s.passed += c.events.Data(s, &c.batch, data, end)
 	}
 	c.grantPassed(s)
-	return cmp.Or(ferr, late)
+	return ferr
 }
 
 // takeData charges the windows for a DATA frame with n octets beside its padding, and returns its

@@ -140,6 +140,11 @@ func (c *Conn) parse() *frame.Error {
 			incomplete = h.Type == frame.TypeHeaders || h.Type == frame.TypeContinuation
 			break
 		}
+		if h.Type == taken && c.taken > 0 {
+			c.taken--
+			c.in.advance(n)
+			continue
+		}
 		c.ahead = n
 		c.work += turnWork(h)
 		if ferr := c.frame(h, p[frame.HeaderLen:n], bad); ferr != nil {

@@ -32,12 +32,8 @@ var joinedPool = sync.Pool{New: func() any { return new(Joined) }}
 // complete, without fault by itself, and of the stream.
 func (c *Conn) following(id uint32) (h frame.Header, p []byte, ok bool) {
 	p = c.in.bytes()[c.ahead:]
-	if len(p) < frame.HeaderLen {
-		return h, nil, false
-	}
-	h = frame.ParseHeader(p)
-	n := frame.HeaderLen + int(h.Length)
-	if h.StreamID != id || len(p) < n || h.Check(frame.MinMaxFrameSize) != nil {
+	h, n := frameAt(p)
+	if n == 0 || h.StreamID != id {
 		return h, nil, false
 	}
 	return h, p[frame.HeaderLen:n], true

@@ -9,11 +9,12 @@ import (
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 )
 
-// A Run is DATA frames of one stream that follow each other in the input, as those of a stream of messages do. None of them is
+// A Run is DATA frames of one stream that came together, with frames of other streams between them or not. None of them is
 // empty, padded or the last. Who passes them on together takes each lock once, and joins them.
 type Run struct {
-	raw    []byte // the frames; valid during the call
-	frames int
+	raw            []byte // from the first frame to the last, what is between them included; valid during the call
+	id             uint32
+	frames, octets int
 }
 
 // RunEvents are [Events] of an owner that takes DATA frames together.
@@ -25,14 +26,15 @@ type RunEvents interface {
 }
 
 // Len returns the number of octets in all frames.
-func (r Run) Len() int { return len(r.raw) - r.frames*frame.HeaderLen }
+func (r Run) Len() int { return r.octets }
 
 // All returns the octets of each frame; they are valid during the call.
 func (r Run) All() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for p := r.raw; len(p) > 0; {
-			n := frame.HeaderLen + int(frame.ParseHeader(p).Length)
-			if !yield(p[frame.HeaderLen:n:n]) {
+			h := frame.ParseHeader(p)
+			n := frame.HeaderLen + int(h.Length)
+			if h.StreamID == r.id && !yield(p[frame.HeaderLen:n:n]) {
 				return
 			}
 			p = p[n:]
@@ -45,23 +47,82 @@ func mayRun(h frame.Header) bool {
 	return h.Type == frame.TypeData && h.Flags == 0 && h.Length > 0
 }
 
-// takeRun takes the DATA frames that follow the current one on s, which was taken, as far as a turn goes. An error is of
-// the frame after the run, and is to be dealt with after that. mu is held.
-func (c *Conn) takeRun(s *Stream) (r Run, ferr *frame.Error) {
-	r = Run{c.in.bytes()[:c.ahead], 1}
-	for c.work < maxTurn {
-		h, p, ok := c.following(s.id)
-		if !ok || !mayRun(h) {
+// taken is the type that a frame gets in the read buffer which was dealt with before its turn.
+const taken frame.Type = 0xff
+
+// Who has several streams to send sends a piece of each in turn, as gRPC's servers do: the next frame of a stream comes after one of
+// each of the others.
+const (
+	// maxReach is how many frames of other streams are looked past for the next one of a run.
+	maxReach = 16
+	// maxVain is how often that may be in vain, in a row, before it is done at every vainTurns-th run only.
+	maxVain   = 8
+	vainTurns = 64
+)
+
+// takeRun takes the DATA frames of s that come after the current one, which was taken, as far as a turn goes. Those of other streams
+// between them stay for their turn, and so does one of s that breaks a rule, with all behind it. mu is held.
+func (c *Conn) takeRun(s *Stream) Run {
+	p := c.in.bytes()
+	r := Run{p[:c.ahead], s.id, 1, c.ahead - frame.HeaderLen}
+	reach, apart := c.reach(), false
+	for at, others := c.ahead, 0; c.work < maxTurn; {
+		h, n := frameAt(p[at:])
+		if n == 0 || !mayRun(h) && !(h.Type == taken && c.taken > 0) {
 			break
 		}
-		c.ahead += frame.HeaderLen + len(p)
+		if h.StreamID != s.id || h.Type == taken {
+			if others++; others > reach {
+				break
+			}
+			at += n
+			continue
+		}
+		if !s.mayTake(h.Length) {
+			break
+		}
+		c.takeData(h, int(h.Length), false) //nolint:errcheck // mayTake has looked
 		c.work += turnWork(h)
-		if _, ferr = c.takeData(h, len(p), false); ferr != nil {
-			break
+		if at == c.ahead {
+			c.ahead += n
+		} else {
+			p[at+frame.TypeOffset] = byte(taken)
+			c.taken++
+			apart = true
 		}
-		r = Run{c.in.bytes()[:c.ahead], r.frames + 1}
+		at += n
+		others = 0
+		r.raw, r.frames, r.octets = p[:at], r.frames+1, r.octets+int(h.Length)
 	}
-	return r, ferr
+	if c.vain++; apart {
+		c.vain = 0
+	}
+	return r
+}
+
+// reach returns how many frames of other streams the next run may look past.
+func (c *Conn) reach() int {
+	if c.vain < maxVain || c.vain%vainTurns == 0 {
+		return maxReach
+	}
+	return 0
+}
+
+// frameAt returns the header of the frame that p begins with, and its length with that; 0 if it is incomplete or at fault by itself.
+func frameAt(p []byte) (h frame.Header, n int) {
+	if len(p) < frame.HeaderLen {
+		return h, 0
+	}
+	h = frame.ParseHeader(p)
+	if n = frame.HeaderLen + int(h.Length); len(p) < n || h.Check(frame.MinMaxFrameSize) != nil {
+		return h, 0
+	}
+	return h, n
+}
+
+// mayTake reports whether a DATA frame of n octets breaks no rule. conn.mu is held.
+func (s *Stream) mayTake(n uint32) bool {
+	return n <= s.conn.recv.Available() && n <= s.recv.Available() && (s.bodyLeft < 0 || int64(n) <= s.bodyLeft)
 }
 
 // tellRun tells of a run, and grants what passed.
@@ -96,7 +157,7 @@ func (s *Stream) SendRun(b *Batch, r Run) (passed int, err error) {
 
 // fits reports whether all of r can go at once, and windows are left then. mu is held.
 func (c *Conn) fits(s *Stream, r Run) bool {
-	return s.queue.n == 0 && c.slivers.n == 0 && len(c.out)+len(r.raw) <= c.cfg.HighWater && c.room(s) > r.Len()
+	return s.queue.n == 0 && c.slivers.n == 0 && len(c.out)+r.Len() <= c.cfg.HighWater && c.room(s) > r.Len()
 }
 
 // appendRun is appendData for all of r, in as few frames as it takes: what bounds there were between DATA frames means nothing
@@ -109,8 +170,10 @@ func (c *Conn) appendRun(s *Stream, r Run) {
 	c.dataSent += r.frames + left/windowUpdateWorth
 	out, room := c.buffer(), 0 // in the frame under way
 	for raw := r.raw; len(raw) > 0; {
-		next := frame.HeaderLen + int(frame.ParseHeader(raw).Length)
-		for p := raw[frame.HeaderLen:next]; len(p) > 0; {
+		h := frame.ParseHeader(raw)
+		p := raw[frame.HeaderLen:][:h.Length]
+		raw = raw[frame.HeaderLen+len(p):]
+		for h.StreamID == r.id && len(p) > 0 {
 			if room == 0 {
 				room = min(left, dataFrameLen)
 				out = frame.AppendHeader(out, room, frame.TypeData, 0, s.id)
@@ -119,7 +182,6 @@ func (c *Conn) appendRun(s *Stream, r Run) {
 			out = append(out, p[:n]...)
 			p, room, left = p[n:], room-n, left-n
 		}
-		raw = raw[next:]
 	}
 	c.put(out)
 }

@@ -109,7 +109,7 @@ func drain(w *RecvWindow, from, took, rtt time.Duration) (increment uint32) {
 }
 
 func TestGrow(t *testing.T) {
-	const rtt = 10 * time.Millisecond
+	const rtt = 100 * time.Millisecond
 	tests := []struct {
 		name   string
 		limit  uint32
@@ -152,6 +152,28 @@ func TestGrow(t *testing.T) {
 	}
 }
 
+// Bulk gets longer windows however short a round trip is, but no longer than that takes.
+func TestGrowForBulk(t *testing.T) {
+	for _, tt := range []struct {
+		size      uint32
+		took, rtt time.Duration
+		want      uint32
+	}{
+		{64 << 10, bulkTime, time.Millisecond, 128 << 10},
+		{64 << 10, bulkTime + 1, time.Millisecond, 64 << 10},
+		{64 << 10, bulkTime, 0, 64 << 10},
+		{bulkWindow, bulkTime, time.Millisecond, bulkWindow},
+		{bulkWindow, 2 * time.Millisecond, time.Millisecond, 2 * bulkWindow},
+		{64 << 10, 100 * time.Millisecond, 50 * time.Millisecond, 128 << 10},
+	} {
+		var w RecvWindow
+		w.Init(tt.size, 1<<20, nil, nil)
+		if drain(&w, 0, tt.took, tt.rtt); w.Size() != tt.want {
+			t.Errorf("a window of %d octets that lasted for %v, with round trips of %v, became %d, want %d", tt.size, tt.took, tt.rtt, w.Size(), tt.want)
+		}
+	}
+}
+
 // A window grows only if both of its budgets have room, takes from both or neither, and
 // gives back to both.
 func TestGrowWithinTwoBudgets(t *testing.T) {
@@ -175,7 +197,7 @@ func TestGrowWithinTwoBudgets(t *testing.T) {
 // TestGrowStepwise: a fast stream doubles once per window, then rests when it
 // slows down. Idle time does not count against it.
 func TestGrowStepwise(t *testing.T) {
-	const rtt = 10 * time.Millisecond
+	const rtt = 100 * time.Millisecond
 	var w RecvWindow
 	w.Init(100, 1000, nil, nil)
 	now := time.Duration(0)

@@ -21,6 +21,13 @@ const creditPart = 2
 // the window alone moves one window per round trip.
 const growTrips = 2
 
+// A window shorter than bulkWindow grows too if it lasts for no longer than bulkTime, although a round trip is far shorter: what
+// comes that fast is bulk, of which a longer window takes fewer WINDOW_UPDATE frames and lets its sender do more at once.
+const (
+	bulkWindow = 256 << 10
+	bulkTime   = 50 * time.Millisecond
+)
+
 // RecvWindow is what we let the peer send on a stream or on the connection. Each
 // octet of its size is at any time in one of three places:
 //
@@ -29,7 +36,7 @@ const growTrips = 2
 //   - owed: it was consumed, and the peer has not been told yet.
 //
 // So the size is the most memory that the peer can make us hold. It starts small
-// and doubles while the window is what slows the peer down, up to a maximum and
+// and doubles while the window is what slows the peer down, or short for what comes, up to a maximum and
 // within Budgets.
 //
 // The zero value accepts nothing; use Init.
@@ -54,6 +61,9 @@ func (w *RecvWindow) Init(size, limit uint32, b, also *Budget) {
 
 // Size returns the present size.
 func (w *RecvWindow) Size() uint32 { return w.size }
+
+// Available returns how many octets the peer may send.
+func (w *RecvWindow) Available() uint32 { return w.available }
 
 // Unread returns how many octets were received and not consumed.
 func (w *RecvWindow) Unread() uint32 { return w.size - w.available - w.owed }
@@ -84,7 +94,11 @@ func (w *RecvWindow) Consume(n uint32, now, rtt time.Duration) (increment uint32
 	}
 	w.measured += n
 	if w.measured >= w.size {
-		if now-w.from <= growTrips*rtt && rtt > 0 {
+		within := growTrips * rtt
+		if w.size < bulkWindow {
+			within = max(within, bulkTime)
+		}
+		if now-w.from <= within && rtt > 0 {
 			w.grow()
 		}
 		w.measured = 0

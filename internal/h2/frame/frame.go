@@ -32,6 +32,9 @@ const (
 	// HeaderLen is the size of every frame header (RFC 9113 section 4.1).
 	HeaderLen = 9
 
+	// TypeOffset is where in it the type lies.
+	TypeOffset = 3
+
 	// MinMaxFrameSize is the least and the initial SETTINGS_MAX_FRAME_SIZE
 	// (RFC 9113 section 6.5.2): the payload every endpoint must accept.
 	MinMaxFrameSize = 1 << 14
