@@ -61,9 +61,27 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// A run between other ends has parts and a plot of its own.
+func TestRecordOtherEnds(t *testing.T) {
+	doc := filepath.Join(t.TempDir(), "b.md")
+	if err := os.WriteFile(doc, []byte("<!-- peers:begin -->\nkept\n<!-- peers:end -->\n<!-- peers-summary-grpc-go:begin -->\n<!-- peers-summary-grpc-go:end -->\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := record([]string{doc}, &report.Run{Ends: endsGRPC}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(text); !strings.Contains(got, "\nkept\n") || !strings.Contains(got, "<!-- peers-summary-grpc-go:begin -->\n![") || !strings.Contains(got, "](benchmarks-grpc-go.svg)") {
+		t.Errorf("recorded as\n%s", got)
+	}
+}
+
 // The repository's own documents can be filled.
 func TestDocuments(t *testing.T) {
-	for file, part := range map[string]string{"../../docs/benchmarks.md": partAll, "../../README.md": partSummary} {
+	for part, file := range map[string]string{partAll: "../../docs/benchmarks.md", partSummary + "-" + endsGRPC: "../../docs/benchmarks.md", partSummary: "../../README.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
