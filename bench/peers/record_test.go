@@ -26,10 +26,7 @@ func TestRecord(t *testing.T) {
 	}
 	put(doc, "a\n<!-- peers:begin -->\nstale\n<!-- peers:end -->\nb\n")
 	put(readme, "c\n<!-- peers-summary:begin -->\n<!-- peers-summary:end -->\nd\n")
-	r := &report.Run{
-		Proxies:   []report.Proxy{{Name: "relay"}},
-		Scenarios: []report.Scenario{{Title: "calls", Unit: "call", Cells: []report.Cell{{Proxy: "relay", Samples: []report.Sample{{CPU: 5000}}}}}},
-	}
+	r := smallRun()
 	for range 2 { // what is filled can be filled again
 		if err := record([]string{doc, readme}, r); err != nil {
 			t.Fatal(err)
@@ -61,13 +58,22 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+func smallRun() *report.Run {
+	return &report.Run{
+		Proxies:   []report.Proxy{{Name: "relay"}},
+		Scenarios: []report.Scenario{{Title: "calls", Unit: "call", Cells: []report.Cell{{Proxy: "relay", Samples: []report.Sample{{CPU: 5000}}}}}},
+	}
+}
+
 // A run between other ends has parts and a plot of its own.
 func TestRecordOtherEnds(t *testing.T) {
 	doc := filepath.Join(t.TempDir(), "b.md")
 	if err := os.WriteFile(doc, []byte("<!-- peers:begin -->\nkept\n<!-- peers:end -->\n<!-- peers-summary-grpc-go:begin -->\n<!-- peers-summary-grpc-go:end -->\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := record([]string{doc}, &report.Run{Ends: endsGRPC}); err != nil {
+	r := smallRun()
+	r.Ends = endsGRPC
+	if err := record([]string{doc}, r); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(doc)
