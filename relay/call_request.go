@@ -58,7 +58,7 @@ func (c *Call) tooLarge(b *h2.Batch, n uint32) {
 
 // requestRun is requestData for several frames. mu is held.
 func (c *Call) requestRun(b *h2.Batch, r h2.Run) (passed int) {
-	if c.stage != stageOpen || c.mirror != nil || c.fan != nil || !c.responded && !c.replay.over {
+	if c.stage != stageOpen || c.mirror != nil || c.fan != nil {
 		for p := range r.All() {
 			passed += c.requestData(b, p, false)
 		}
@@ -69,6 +69,9 @@ func (c *Call) requestRun(b *h2.Batch, r h2.Run) (passed int) {
 		if n := c.reqCount.feed(p, c.maxMsg); n > 0 {
 			c.tooLarge(b, n)
 			return r.Len()
+		}
+		if !c.responded {
+			c.replay.keepSome(p, int(c.reqCount.left))
 		}
 	}
 	passed, err := c.up.SendRun(b, r)
