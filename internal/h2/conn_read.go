@@ -18,8 +18,9 @@ import (
 // away: closing it with unread input would reset it and lose our GOAWAY.
 const lingerTime = 500 * time.Millisecond
 
-// lingerLen is how much is read then at most: a flood shall cost no more.
-const lingerLen = 256 << 10
+// lingerPause is the longest pause between two reads meanwhile. The first is a hundredth of it, and they double: who closes is soon
+// seen to, and who floods costs some ten reads, and comes again only after lingerTime.
+const lingerPause = 100 * time.Millisecond
 
 // Serve reads the connection until it ends, and tells the owner all that
 // happens. It returns why it ended: io.EOF, a *[frame.Error] of the peer, an error of this package, or
@@ -347,15 +348,19 @@ func (c *Conn) linger(err error) {
 	if !errors.As(err, &ferr) && !errors.Is(err, errDrained) {
 		return
 	}
-	c.t.nc.SetDeadline(time.Now().Add(lingerTime)) //nolint:errcheck // at worst the peer misses the reason
+	end := time.Now().Add(lingerTime)
+	c.t.nc.SetDeadline(end) //nolint:errcheck // at worst the peer misses the reason
 	c.writers.Wait()
 	c.t.closeWrite()
-	c.in.attach()
-	for read := 0; read < lingerLen; {
+	for pause := lingerPause / 100; ; pause = min(2*pause, lingerPause) {
+		c.in.attach()
 		n, err := c.t.nc.Read(c.in.data)
-		if err != nil || n == 0 {
+		c.in.r = c.in.w
+		c.in.release()
+		left := time.Until(end)
+		if err != nil || n == 0 || left <= 0 {
 			return
 		}
-		read += n
+		time.Sleep(min(pause, left))
 	}
 }
