@@ -40,11 +40,13 @@ type attack struct {
 func attacks() []attack {
 	id := func(i int) uint32 { return uint32(2*i + 1) }
 	open := func(s *script) { s.headers(1, 0) }
+	reset := func(s *script, i int) {
+		s.headers(id(i), 0)
+		s.out = frame.AppendRST(s.out, id(i), frame.Cancel)
+	}
 	return []attack{
-		{name: "rapid reset", unit: func(s *script, i int) {
-			s.headers(id(i), 0)
-			s.out = frame.AppendRST(s.out, id(i), frame.Cancel)
-		}},
+		{name: "rapid reset", unit: reset},
+		{name: "rapid reset, 100 connections", conns: 100, unit: reset},
 		{name: "made you reset", unit: func(s *script, i int) {
 			s.headers(id(i), 0)
 			s.out = frame.AppendWindowUpdate(s.out, id(i), 0)
