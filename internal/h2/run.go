@@ -47,7 +47,8 @@ func mayRun(h frame.Header) bool {
 	return h.Type == frame.TypeData && h.Flags == 0 && h.Length > 0
 }
 
-// taken is the type that a frame gets in the read buffer which was dealt with before its turn.
+// taken is the type that a frame gets in the read buffer which was dealt with before its turn. A peer may send some of that type, which means nothing
+// (RFC 9113, section 4.1): what of it is taken for one of ours is passed over as well, and must not become part of a run.
 const taken frame.Type = 0xff
 
 // Who has several streams to send sends a piece of each in turn, as gRPC's servers do: the next frame of a stream comes after one of
@@ -68,15 +69,18 @@ func (c *Conn) takeRun(s *Stream) Run {
 	reach, apart := c.reach(), false
 	for at, others := c.ahead, 0; c.work < maxTurn; {
 		h, n := frameAt(p[at:])
-		if n == 0 || !mayRun(h) && !(h.Type == taken && c.taken > 0) {
+		if n == 0 || !mayRun(h) && (h.Type != taken || c.taken == 0) {
 			break
 		}
-		if h.StreamID != s.id || h.Type == taken {
+		if h.StreamID != s.id {
 			if others++; others > reach {
 				break
 			}
 			at += n
 			continue
+		}
+		if h.Type == taken { // the peer's: no run of s has looked behind one that it did not take
+			break
 		}
 		if !s.mayTake(h.Length) {
 			break

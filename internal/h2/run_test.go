@@ -164,6 +164,9 @@ func TestRun(t *testing.T) {
 		{"as many of others as are looked past", usualRun, slices.Concat(five[:2], times(dataFrame(3, 0, 1), maxReach), five[:3]), maxReach},
 		{"what only looks as if it was taken", usualRun, with(rawFrame(taken, 0, 1, []byte("as"))), 5},
 		{"the same among what was taken", usualRun, slices.Concat(five[:1], times(dataFrame(3, 0, 1), 2), five[:2], times(rawFrame(taken, 0, 3, nil), 3), five[:2]), 5},
+		{"the same of its own stream among what was taken", usualRun, [][]byte{
+			dataFrame(1, 0, 10), dataFrame(3, 0, 10), dataFrame(1, 0, 10), rawFrame(taken, 0, 3, []byte("injected")), dataFrame(3, 0, 10), dataFrame(1, 0, 10),
+		}, 3},
 		{"a stream's end among others", usualRun, slices.Concat(five[:1], times(dataFrame(3, 0, 1), 2), [][]byte{dataFrame(1, frame.FlagEndStream, 9)}, times(dataFrame(3, 0, 1), 2)), 2},
 		{"a reset", usualRun, with(rawFrame(frame.TypeRSTStream, 0, 1, []byte{0, 0, 0, 8})), 5},
 		{"two streams in turn", usualRun, slices.Repeat([][]byte{dataFrame(1, 0, 10), dataFrame(3, 0, 10)}, 3), 3},
@@ -287,6 +290,10 @@ func TestAnyRun(t *testing.T) {
 			}
 			if r.IntN(30) == 0 {
 				f = frame.FlagEndStream
+			}
+			if r.IntN(20) == 0 { // as if it had been taken
+				frames = append(frames, rawFrame(taken, f, id, make([]byte, r.IntN(20))))
+				continue
 			}
 			frames = append(frames, dataFrame(id, f, r.IntN(1<<r.IntN(12))))
 		}
