@@ -288,8 +288,8 @@ func (s *Server) Connections() int {
 	return s.count
 }
 
-// janitor has all connections look at the clock, and watches the memory. It has one timer for both: with two that fire at once under testing/synctest
-// the race detector of Go 1.26 uses one context from two threads, and crashes.
+// janitor has all connections look at the clock, and watches the memory. It has one timer for both: two that fire at once under testing/synctest
+// may have the race detector of Go 1.26 use one context from two threads, and crash.
 func (s *Server) janitor() {
 	defer s.janitors.Done()
 	t := time.NewTimer(tickInterval)

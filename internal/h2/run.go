@@ -173,11 +173,8 @@ func (c *Conn) appendRun(s *Stream, r Run) {
 	c.late.sent += left
 	c.dataSent += r.frames + left/windowUpdateWorth
 	out, room := c.buffer(), 0 // in the frame under way
-	for raw := r.raw; len(raw) > 0; {
-		h := frame.ParseHeader(raw)
-		p := raw[frame.HeaderLen:][:h.Length]
-		raw = raw[frame.HeaderLen+len(p):]
-		for h.StreamID == r.id && len(p) > 0 {
+	for p := range r.All() {
+		for len(p) > 0 {
 			if room == 0 {
 				room = min(left, dataFrameLen)
 				out = frame.AppendHeader(out, room, frame.TypeData, 0, s.id)
