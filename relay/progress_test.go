@@ -5,7 +5,9 @@ package relay_test
 
 import (
 	"net"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,6 +159,26 @@ func TestEndpointCounts(t *testing.T) {
 		awaitReady(t, e)
 		if c := e.Counts(); c != (relay.EndpointCounts{Connected: 2, Failed: 3, Lost: 1}) {
 			t.Errorf("counts %+v", c)
+		}
+	})
+}
+
+// Connections look at the clock once a second however often the memory is looked at.
+func TestTicksWhileMemoryIsShort(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 50))
+	synctest.Test(t, func(t *testing.T) {
+		var ticks atomic.Int64
+		m := inMemory(t, rigConfig{server: func(s *relay.Server) {
+			s.Limits.MemoryShare = 1e-15 // all that there is, and more, is used
+			s.Limits.KeepaliveTime = -1
+			s.Hooks.CallProgress = func(*relay.Call, relay.CallStats) { ticks.Add(1) }
+			s.Hooks.ProgressAfter, s.Hooks.ProgressEvery = time.Nanosecond, time.Nanosecond
+		}}, nil, silent)
+		c := m.client(t)
+		check(t, c.Headers(1, false, rawpeer.Request("/a.B/Long")...)) // before the memory is looked at
+		time.Sleep(20*time.Second + time.Millisecond)
+		if n := ticks.Load(); n < 19 || n > 20 {
+			t.Errorf("%d reports of a call in 20 s, want one a second", n)
 		}
 	})
 }

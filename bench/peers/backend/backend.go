@@ -75,13 +75,13 @@ func Role(text json.RawMessage, session *child.Session) error {
 
 // Server is a running backend.
 type Server struct {
+	blame
 	lis     net.Listener
 	config  Config
 	running sync.WaitGroup
 
 	mu     sync.Mutex
 	conns  map[*wire.Conn]bool // guarded by mu; nil after Close
-	fault  error               // guarded by mu
 	closed bool                // guarded by mu
 }
 
@@ -102,18 +102,6 @@ func (s *Server) Close() {
 	}
 	s.mu.Unlock()
 	s.running.Wait()
-}
-
-// Fault returns the first thing that a client did wrong since it was last asked, or "".
-func (s *Server) Fault() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fault == nil {
-		return ""
-	}
-	text := s.fault.Error()
-	s.fault = nil
-	return text
 }
 
 func (s *Server) accept() {
@@ -138,10 +126,11 @@ func (s *Server) serve(nc net.Conn) {
 		err = c.Serve(func() bool { return false })
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if s.fault == nil && !s.closed && !gone(err) {
-		s.fault = fmt.Errorf("backend: %w", err)
+	closed := s.closed
+	s.mu.Unlock()
+	if !closed && !gone(err) {
+		s.note(err)
 	}
 }
 

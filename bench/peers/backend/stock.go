@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,11 +37,9 @@ func StockRole(_ json.RawMessage, session *child.Session) error {
 
 // Stock is a running server of grpc-go's that answers the methods on grpc-go, and remembers what clients did wrong.
 type Stock struct {
+	blame
 	grpc   *grpc.Server
 	served chan struct{} // closed when Serve has returned
-
-	mu    sync.Mutex
-	fault error // guarded by mu; the first since it was asked for
 }
 
 // ServeStock serves lis until Close.
@@ -62,26 +59,10 @@ func (s *Stock) Close() {
 	<-s.served
 }
 
-// Fault returns the first thing that a client did wrong since it was last asked, or "".
-func (s *Stock) Fault() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fault == nil {
-		return ""
-	}
-	text := s.fault.Error()
-	s.fault = nil
-	return text
-}
-
 func (s *Stock) handle(_ any, st grpc.ServerStream) error {
 	err := answer(st)
 	if err != nil && st.Context().Err() == nil { // else its client went, as they do when the load ends
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.fault == nil {
-			s.fault = fmt.Errorf("backend: %w", err)
-		}
+		s.note(err)
 		return status.Error(codes.Internal, err.Error())
 	}
 	return err

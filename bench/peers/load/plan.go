@@ -102,8 +102,18 @@ type Result struct {
 }
 
 // Role is a load as a process. It takes no configuration.
-func Role(_ json.RawMessage, session *child.Session) error {
-	var g Generator
+func Role(_ json.RawMessage, session *child.Session) error { return serve(session, &Generator{}) }
+
+// generator is a Generator, or another that does as it does.
+type generator interface {
+	Open(Plan) error
+	Beside(Plan) error
+	Run(time.Duration) (Result, error)
+	Close()
+}
+
+// serve has g do what it is asked.
+func serve(session *child.Session, g generator) error {
 	defer g.Close()
 	return session.Serve(nil, func(text json.RawMessage) (any, error) {
 		var r Request

@@ -26,26 +26,7 @@ import (
 // StockRole is a load as a process, like Role, but as most users have it: clients of grpc-go's with their
 // defaults. They cost far more than those of package wire, so that a proxy waits for nearly every write of theirs. It takes
 // plans of a closed loop only.
-func StockRole(_ json.RawMessage, session *child.Session) error {
-	var s stock
-	defer s.close()
-	return session.Serve(nil, func(text json.RawMessage) (any, error) {
-		var r Request
-		if err := json.Unmarshal(text, &r); err != nil {
-			return nil, err
-		}
-		switch {
-		case r.Open != nil:
-			return nil, s.open(*r.Open)
-		case r.Run > 0:
-			return s.run(r.Run)
-		case r.Close:
-			s.close()
-			return nil, nil
-		}
-		return nil, errors.New("request that clients of grpc-go do not take")
-	})
-}
+func StockRole(_ json.RawMessage, session *child.Session) error { return serve(session, &stock{}) }
 
 // stock is a load of grpc-go's clients. It is for one goroutine.
 type stock struct {
@@ -54,7 +35,8 @@ type stock struct {
 	next  uint64 // of the next worker: its calls have numbers from next << 32 on
 }
 
-func (s *stock) open(p Plan) error {
+// Open makes a client for each connection of a plan. They connect at once.
+func (s *stock) Open(p Plan) error {
 	if err := p.Call.check(); err != nil {
 		return err
 	}
@@ -81,15 +63,19 @@ func (s *stock) open(p Plan) error {
 	return nil
 }
 
-func (s *stock) close() {
+// Beside fails: grpc-go's clients read what comes.
+func (s *stock) Beside(Plan) error { return errors.New("clients of grpc-go are never slow to read") }
+
+// Close closes all connections.
+func (s *stock) Close() {
 	for _, conn := range s.conns {
 		_ = conn.Close()
 	}
 	s.conns = nil
 }
 
-// run keeps calls going on all connections for d, and waits for the last one.
-func (s *stock) run(d time.Duration) (Result, error) {
+// Run keeps calls going on all connections for d, and waits for the last one.
+func (s *stock) Run(d time.Duration) (Result, error) {
 	ctx, fail := context.WithCancelCause(context.Background()) // without a deadline, which would make each call differ
 	defer fail(nil)
 	defer time.AfterFunc(d+patience, func() { fail(errors.New("calls hang")) }).Stop()

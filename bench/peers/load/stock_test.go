@@ -20,16 +20,16 @@ func TestStock(t *testing.T) {
 			b := backend.ServeStock(lis)
 			defer b.Close()
 			var s stock
-			defer s.close()
-			err := s.open(Plan{Addr: lis.Addr().String(), Connections: 3, Streams: 7, Call: call})
+			defer s.Close()
+			err := s.Open(Plan{Addr: lis.Addr().String(), Connections: 3, Streams: 7, Call: call})
 			if (err != nil) != call.Hold {
-				t.Fatalf("open: %v", err)
+				t.Fatalf("Open: %v", err)
 			}
 			if call.Hold {
 				return
 			}
 			for range 2 { // the second run uses connections again
-				r, err := s.run(20 * time.Millisecond)
+				r, err := s.Run(20 * time.Millisecond)
 				if err != nil {
 					t.Fatal(err)
 				}
