@@ -46,7 +46,19 @@ const (
 type knownBlocks struct {
 	version uint64 // of the table
 	once    [decoderSlots]uint32
+	turn    uint32    // of the place in once for the next
 	set     *blockSet // nil: none
+}
+
+// again reports whether a block with the hash h came before, and remembers it if not. Whatever its hash says, it can be in any place:
+// two blocks that come in turn, as those of a response do, would else displace each other for ever, where they have one.
+func (k *knownBlocks) again(h uint32) bool {
+	if slices.Contains(k.once[:], h) {
+		return true
+	}
+	k.turn++
+	k.once[(h+k.turn)%decoderSlots] = h // at random: of many that come once, some that come again stay
+	return false
 }
 
 // blockSet is some blocks. It is searched from the start: most connections have few of them.
@@ -138,9 +150,8 @@ func (d *Decoder) DecodeList(dst []Field, block []byte) (fields []Field, list *L
 	if err != nil || k.version != d.table.version || block[0]&0xe0 == 0x20 {
 		return fields, nil, err
 	}
-	if h := uint32(maphash.Bytes(seed, block) >> 32); k.once[h%decoderSlots] != h {
-		k.once[h%decoderSlots] = h // it is remembered when it comes again
-		return fields, nil, nil
+	if !k.again(uint32(maphash.Bytes(seed, block) >> 32)) {
+		return fields, nil, nil // it is remembered when it comes again
 	}
 	if k.set == nil {
 		k.set = new(blockSet)
