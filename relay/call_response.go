@@ -35,7 +35,7 @@ func (c *Call) response(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
 		return
 	}
 	fields := forwardable(head.Fields, scratch)
-	noteResponse(&head, true, fields)
+	c.noteResponse(&head, true, fields)
 	c.respond(b, &head, fields, nil, codeOf(find(fields, "grpc-status")))
 }
 
@@ -113,7 +113,7 @@ func (c *Call) trailers(b *h2.Batch, head h2.Head, scratch *[]hpack.Field) {
 		return
 	}
 	fields := forwardable(head.Fields, scratch)
-	noteResponse(&head, false, fields)
+	c.noteResponse(&head, false, fields)
 	c.complete(b, &head, fields, nil, codeOf(find(fields, "grpc-status")))
 }
 

@@ -119,13 +119,7 @@ func (c *Call) list(uc *upConn, now time.Time, first int) *hpack.List {
 // newList returns the list of the fields that go to uc, which may be known to other connections. mu is held.
 func (c *Call) newList(uc *upConn, now time.Time) *hpack.List {
 	array := sentFields.Get().(*[24]hpack.Field)
-	key := keys.Get().(*[]byte)
-	fields := c.upstreamFields(array[:0], uc, now)
-	*key = appendKey((*key)[:0], fields)
-	l := c.srv.lists.intern(*key, fields)
-	if cap(*key) <= maxKnownListBytes {
-		keys.Put(key)
-	}
+	l := c.srv.lists.of(c.upstreamFields(array[:0], uc, now))
 	clear(array[:])
 	sentFields.Put(array)
 	return l
@@ -156,6 +150,17 @@ const (
 
 // keys holds memory for what lists are looked up by: each connection looks once for each list, and finds it as a rule.
 var keys = sync.Pool{New: func() any { return new([]byte) }}
+
+// of returns the list with these fields, which it does not keep.
+func (k *knownLists) of(fields []hpack.Field) *hpack.List {
+	key := keys.Get().(*[]byte)
+	*key = appendKey((*key)[:0], fields)
+	l := k.intern(*key, fields)
+	if cap(*key) <= maxKnownListBytes {
+		keys.Put(key)
+	}
+	return l
+}
 
 // intern returns the list with these fields, which have this key. It keeps neither.
 func (k *knownLists) intern(key []byte, fields []hpack.Field) *hpack.List {
@@ -218,14 +223,12 @@ func responseOf(head *h2.Head, opens bool) *knownResponse {
 	return r
 }
 
-// noteResponse keeps what a header list means: forward is what of it is forwarded.
-func noteResponse(head *h2.Head, opens bool, forward []hpack.Field) {
+// noteResponse keeps what a header list means: forward is what of it is forwarded. What other connections to upstreams have
+// too goes to the client as the same list.
+func (c *Call) noteResponse(head *h2.Head, opens bool, forward []hpack.Field) {
 	if head.Known == nil {
 		return
 	}
-	l := head.Known.List
-	if len(forward) != len(l.Fields) {
-		l = hpack.NewList(slices.Clone(forward))
-	}
+	l := c.srv.lists.of(forward)
 	head.Known.Note = &knownResponse{opens: opens, code: codeOf(find(l.Fields, "grpc-status")), forward: l}
 }
