@@ -80,7 +80,7 @@ func steady(pairs ...string) []byte {
 	enc := hpack.NewEncoder(&buf)
 	enc.SetMaxDynamicTableSize(0)
 	enc.WriteField(hpack.HeaderField{Name: pairs[0], Value: pairs[1]}) //nolint:errcheck // to memory
-	buf.Next(1)                                                         // the change of size
+	buf.Next(1)                                                        // the change of size
 	for i := 2; i < len(pairs); i += 2 {
 		enc.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1]}) //nolint:errcheck // to memory
 	}

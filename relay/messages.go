@@ -23,6 +23,14 @@ type messageCounter struct {
 // or 0. A limit of 0 allows all.
 func (m *messageCounter) feed(p []byte, limit uint32) (tooLarge uint32) {
 	m.bytes += int64(len(p))
+	if m.left == 0 && m.got == 0 && len(p) >= prefixLen && uint64(binary.BigEndian.Uint32(p[1:])) == uint64(len(p)-prefixLen) {
+		m.messages++ // p is a message, as most are
+		if n := uint32(len(p) - prefixLen); limit != 0 && n > limit {
+			m.left = n
+			return n
+		}
+		return 0
+	}
 	for len(p) > 0 {
 		if m.left > 0 {
 			n := min(uint32(len(p)), m.left)

@@ -78,16 +78,23 @@ func (c *Conn) appendData(s *Stream, p []byte, end bool) {
 // on the wire. mu is held.
 func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, list *hpack.List, end bool) {
 	c.dataSent++
+	var f frame.Flags
+	if end {
+		f = frame.FlagEndStream
+	}
 	old := c.buffer()
+	if list != nil {
+		if p := c.enc.Remembered(list); p != nil { // it is short
+			out := frame.AppendHeader(old, len(p), frame.TypeHeaders, f|frame.FlagEndHeaders, id)
+			c.put(append(out, p...))
+			return
+		}
+	}
 	out := append(old, emptyHeader[:]...)
 	if list != nil {
 		out = c.enc.AppendList(out, list)
 	} else {
 		out = c.enc.Append(out, fields)
-	}
-	var f frame.Flags
-	if end {
-		f = frame.FlagEndStream
 	}
 	n := len(out) - len(old) - frame.HeaderLen
 	if n > c.peer.maxFrame {

@@ -38,6 +38,14 @@ var rules = [...]rule{
 // After a stream error (only a PRIORITY of the wrong size) the payload is still
 // to be skipped, and the connection goes on.
 func (h Header) Check(maxFrameSize uint32) *Error {
+	if h.Type <= TypeHeaders && h.StreamID != 0 && h.Length <= maxFrameSize {
+		return nil // DATA and HEADERS are on a stream, and have nothing else to keep to
+	}
+	return h.check(maxFrameSize)
+}
+
+// check is Check without the short way for what comes most.
+func (h Header) check(maxFrameSize uint32) *Error {
 	// Section 4.2: FRAME_SIZE_ERROR. For frames that cannot alter the state of
 	// the connection the section would allow a stream error; ending the
 	// connection is allowed as well and spares reading up to 16 MiB of a peer

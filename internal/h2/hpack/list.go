@@ -181,19 +181,29 @@ type knownList struct {
 	p       [maxKnown]byte
 }
 
+// Remembered returns the header block with the list's fields that AppendList would append, or nil if it has to be made. It is valid until
+// the next call of another method.
+func (e *Encoder) Remembered(l *List) []byte {
+	k := &e.known
+	if len(k.slots) == 0 || e.lowest != e.table.max || e.allowed != e.table.max {
+		return nil // or it begins with a size update
+	}
+	s := &k.slots[l.id&uint64(len(k.slots)-1)]
+	if s.id != l.id || s.version != e.table.version {
+		return nil
+	}
+	return s.p[:s.n]
+}
+
 // AppendList appends one header block with the list's fields, as Append does.
 func (e *Encoder) AppendList(dst []byte, l *List) []byte {
+	if p := e.Remembered(l); p != nil {
+		return append(dst, p...)
+	}
 	if e.lowest != e.table.max || e.allowed != e.table.max {
 		return e.Append(dst, l.Fields) // begins with a size update
 	}
-	k := &e.known
-	if len(k.slots) > 0 {
-		s := &k.slots[l.id&uint64(len(k.slots)-1)]
-		if s.id == l.id && s.version == e.table.version {
-			return append(dst, s.p[:s.n]...)
-		}
-	}
-	before, version := len(dst), e.table.version
+	k, before, version := &e.known, len(dst), e.table.version
 	e.fickle = false
 	dst = e.Append(dst, l.Fields)
 	if p := dst[before:]; !e.fickle && version == e.table.version && len(p) <= maxKnown {
