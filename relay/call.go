@@ -80,7 +80,8 @@ type Call struct {
 	resCount messageCounter
 
 	replay   replay
-	unpassed int // octets of replay that are not granted to the client again
+	unpassed int        // octets of replay that are not granted to the client again
+	lead     *h2.Joined // what came with the request's header block and was counted, while an endpoint is looked for; else nil
 }
 
 // An attempt is one stream to an upstream on behalf of a call.

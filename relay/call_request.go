@@ -26,10 +26,18 @@ func (c *Call) requestData(b *h2.Batch, p []byte, end bool) (passed int) {
 		c.tooLarge(b, n)
 		return len(p)
 	}
-	c.reqEnd = c.reqEnd || end
 	if c.mirror != nil {
 		c.mirror.feed(b, p, end)
 	}
+	return c.pass(b, p, end)
+}
+
+// pass is requestData for octets that were counted. mu is held.
+func (c *Call) pass(b *h2.Batch, p []byte, end bool) (passed int) {
+	if c.stage == stageDone {
+		return len(p)
+	}
+	c.reqEnd = c.reqEnd || end
 	if c.fan != nil {
 		return c.fan.requestData(b, p, end)
 	}
@@ -126,7 +134,7 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 	if h := c.srv.Hooks.AttemptOpening; h != nil {
 		h(c, c.attempts)
 	}
-	if err := c.openOn(uc, b, a, end); err != nil {
+	if err := c.openLead(uc, b, a, end); err != nil {
 		return err
 	}
 	if c.attempts > 0 {
@@ -139,6 +147,25 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 		c.sendKept(b)
 	}
 	return nil
+}
+
+// openLead is openOn, with what leads the request in the same step, if there is something and it can be. mu is held.
+func (c *Call) openLead(uc *upConn, b *h2.Batch, a *attempt, end bool) error {
+	j := c.lead
+	if j == nil {
+		return c.openOn(uc, b, a, end)
+	}
+	l := c.list(uc, b.Now(), 0)
+	if l == nil {
+		return c.openFields(uc, b, a, end)
+	}
+	sent, err := uc.h2.OpenMessage(b, &a.Stream, l, j.Data, j.End)
+	if sent {
+		c.lead, c.reqEnd = nil, j.End
+		j.Passed = len(j.Data)
+		c.replay.keepSome(j.Data, int(c.reqCount.left))
+	}
+	return err
 }
 
 // openOn opens a's stream on uc with the request's fields. mu is held.

@@ -250,16 +250,37 @@ func (c *Call) route(b *h2.Batch, j *h2.Joined) {
 		c.routed = true
 		c.mayReuse = c.decision.made && c.ctx == nil
 		if c.decision.made && c.stage == stageRouting {
-			c.act(b)
+			c.begin(b, j)
 		}
 		answered = c.stage == stageDone
-		if j != nil {
+		if j != nil && !j.Taken {
 			j.Passed, j.Taken = c.requestData(b, j.Data, j.End), true
 		}
 		c.mu.Unlock()
 	}
 	if answered {
 		c.dc.h2.Answered()
+	}
+}
+
+// begin carries out the decision. What came with the header block, if that is not nil, leaves with it where it can. mu is held.
+func (c *Call) begin(b *h2.Batch, j *h2.Joined) {
+	if j == nil || c.decision.backend == nil || c.mirror != nil {
+		c.act(b)
+		return
+	}
+	j.Taken = true
+	c.moved(b)
+	if n := c.reqCount.feed(j.Data, c.maxMsg); n > 0 {
+		j.Passed = len(j.Data)
+		c.tooLarge(b, n)
+		return
+	}
+	c.lead = j
+	c.act(b)
+	if c.lead != nil {
+		c.lead = nil
+		j.Passed = c.pass(b, j.Data, j.End)
 	}
 }
 

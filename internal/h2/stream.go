@@ -120,6 +120,13 @@ func (s *Stream) SendMessage(b *Batch, head *hpack.List, p []byte, last *hpack.L
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !s.sendOver() && c.appendMessage(s, head, p, last, true) {
+		s.answered = true
+		b.touch(c)
+		c.endSend(b, s)
+		s.stopReceiving(b)
+		return len(p), nil
+	}
 	s.sendHeaders(b, head.Fields, head, false)
 	if passed, err = s.sendData(b, p, false); err == nil {
 		s.sendHeaders(b, last.Fields, last, true)

@@ -29,9 +29,40 @@ func (c *Conn) OpenList(b *Batch, s *Stream, list *hpack.List, end bool) error {
 	return c.open(b, s, list.Fields, list, end)
 }
 
+// OpenMessage is OpenList and Send of p, where all of that can be done at once; sent is whether it was. Otherwise it is OpenList alone.
+func (c *Conn) OpenMessage(b *Batch, s *Stream, list *hpack.List, p []byte, end bool) (sent bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.admit(s, list.Fields); err != nil {
+		return false, err
+	}
+	b.touch(c)
+	if !c.appendMessage(s, list, p, nil, end) {
+		c.appendHeaders(s.id, list.Fields, list, false)
+		return false, nil
+	}
+	if end {
+		c.endSend(b, s)
+	}
+	return true, nil
+}
+
 func (c *Conn) open(b *Batch, s *Stream, fields []hpack.Field, list *hpack.List, end bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.admit(s, fields); err != nil {
+		return err
+	}
+	c.appendHeaders(s.id, fields, list, end)
+	b.touch(c)
+	if end {
+		c.endSend(b, s)
+	}
+	return nil
+}
+
+// admit gives s the next identifier. mu is held until its header block is appended.
+func (c *Conn) admit(s *Stream, fields []hpack.Field) error {
 	if c.gone || c.closed || c.nextID > maxStreamID {
 		return ErrGone
 	}
@@ -42,11 +73,6 @@ func (c *Conn) open(b *Batch, s *Stream, fields []hpack.Field, list *hpack.List,
 	c.nextID += 2
 	s.toHead = toHead(fields)
 	s.mark = c.appended
-	c.appendHeaders(s.id, fields, list, end)
-	b.touch(c)
-	if end {
-		c.endSend(b, s)
-	}
 	return nil
 }
 

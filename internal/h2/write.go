@@ -5,6 +5,7 @@ package h2
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,12 +52,7 @@ func (c *Conn) room(s *Stream) int {
 // appendData puts p, which the windows let pass, into the write buffer as DATA frames.
 // mu is held.
 func (c *Conn) appendData(s *Stream, p []byte, end bool) {
-	s.send.Take(uint32(len(p)))
-	c.send.Take(uint32(len(p)))
-	c.late.sent += len(p)
-	if len(p) >= sliverWorth || end || c.room(s) > 0 {
-		c.dataSent += 1 + len(p)/windowUpdateWorth
-	}
+	c.tookWindow(s, len(p), end)
 	out := c.buffer()
 	for {
 		n := min(len(p), dataFrameLen)
@@ -104,6 +100,55 @@ func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, list *hpack.List, 
 	}
 	frame.PutHeader(out[len(old):], n, frame.TypeHeaders, f|frame.FlagEndHeaders, id)
 	c.put(out)
+}
+
+// appendMessage is appendHeaders with head, appendData and, if last is not nil, appendHeaders with last, at once: for messages that the
+// windows let pass, between header blocks that the encoder remembers. Otherwise it does nothing and returns false. end is for the last frame. mu is held.
+func (c *Conn) appendMessage(s *Stream, head *hpack.List, p []byte, last *hpack.List, end bool) bool {
+	if s.queue.n > 0 || len(p) >= sliverLen || len(p) == 0 || len(c.out) >= c.cfg.HighWater || c.room(s) < len(p) {
+		return false
+	}
+	h, t := c.enc.Remembered(head), []byte(nil)
+	if last != nil {
+		if t = c.enc.Remembered(last); t == nil {
+			return false
+		}
+	}
+	if h == nil {
+		return false
+	}
+	var ended frame.Flags
+	if end {
+		ended = frame.FlagEndStream
+	}
+	old := c.buffer()
+	out := slices.Grow(old, 3*frame.HeaderLen+len(h)+len(p)+len(t))
+	out = frame.AppendHeader(out, len(h), frame.TypeHeaders, frame.FlagEndHeaders, s.id)
+	out = append(out, h...)
+	if last == nil {
+		out = frame.AppendHeader(out, len(p), frame.TypeData, ended, s.id)
+		out = append(out, p...)
+	} else {
+		out = frame.AppendHeader(out, len(p), frame.TypeData, 0, s.id)
+		out = append(out, p...)
+		out = frame.AppendHeader(out, len(t), frame.TypeHeaders, frame.FlagEndHeaders|ended, s.id)
+		out = append(out, t...)
+		c.dataSent++
+	}
+	c.put(out)
+	c.dataSent++
+	c.tookWindow(s, len(p), end && last == nil)
+	return true
+}
+
+// tookWindow notes that n octets of DATA are in the write buffer. mu is held.
+func (c *Conn) tookWindow(s *Stream, n int, end bool) {
+	s.send.Take(uint32(n))
+	c.send.Take(uint32(n))
+	c.late.sent += n
+	if n >= sliverWorth || end || c.room(s) > 0 {
+		c.dataSent += 1 + n/windowUpdateWorth
+	}
 }
 
 // emptyHeader is where a frame's header goes once its length is known.
