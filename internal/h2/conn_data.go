@@ -46,30 +46,47 @@ func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
 // takeData charges the windows for a DATA frame with n octets beside its padding, and returns its
 // stream, or nil where the frame is to be ignored. mu is held.
 func (c *Conn) takeData(h frame.Header, n int, end bool) (*Stream, *frame.Error) {
-	if ferr := c.recv.Receive(0, h.Length); ferr != nil {
+	if ferr := c.chargeData(h.Length); ferr != nil {
 		return nil, ferr
-	}
-	// The connection's window is granted on receipt: the streams' windows bound what is held.
-	if more := c.recv.Consume(h.Length, 0, 0); more > 0 {
-		c.put(frame.AppendWindowUpdate(c.buffer(), 0, more))
-		c.batch.touch(c)
 	}
 	s := c.streams.get(h.StreamID)
 	if s == nil || s.recvEnded {
 		return nil, c.stray(h)
 	}
-	if ferr := s.recv.Receive(s.id, h.Length); ferr != nil {
+	if ferr := s.takeData(h.Length, n, end); ferr != nil {
 		return nil, ferr
+	}
+	return s, nil
+}
+
+// chargeData charges the connection's window for a DATA frame. mu is held.
+func (c *Conn) chargeData(length uint32) *frame.Error {
+	if ferr := c.recv.Receive(0, length); ferr != nil {
+		return ferr
+	}
+	// The connection's window is granted on receipt: the streams' windows bound what is held.
+	if more := c.recv.Consume(length, 0, 0); more > 0 {
+		c.put(frame.AppendWindowUpdate(c.buffer(), 0, more))
+		c.batch.touch(c)
+	}
+	return nil
+}
+
+// takeData charges the window of s, which is in the table, for a DATA frame with n octets beside its padding. conn.mu is held.
+func (s *Stream) takeData(length uint32, n int, end bool) *frame.Error {
+	if ferr := s.recv.Receive(s.id, length); ferr != nil {
+		return ferr
 	}
 	// Before the end may take s out of the table: an error must find it there.
 	if ferr := s.checkBody(n, end); ferr != nil {
-		return nil, ferr
+		return ferr
 	}
+	c := s.conn
 	c.keepalive.heard = true
 	if end {
 		c.endRecv(&c.batch, s)
 	}
-	return s, nil
+	return nil
 }
 
 // checkBody holds DATA against what the headers promised.

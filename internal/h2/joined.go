@@ -28,52 +28,45 @@ type Joined struct {
 // joinedPool holds what a connection needs for that while it works through input.
 var joinedPool = sync.Pool{New: func() any { return new(Joined) }}
 
-// following returns the frame after those that the current call of frame has dealt with, if it is
-// complete, without fault by itself, and of the stream.
-func (c *Conn) following(id uint32) (h frame.Header, p []byte, ok bool) {
-	p = c.in.bytes()[c.ahead:]
-	h, n := frameAt(p)
-	if n == 0 || h.StreamID != id {
-		return h, nil, false
-	}
-	return h, p[frame.HeaderLen:n], true
-}
-
 // join takes the DATA frame that follows the first header block of s, with trailers that follow that. It returns nil if
 // there is none. An error is of that frame, and is to be dealt with after the header block. mu is held.
 func (c *Conn) join(s *Stream) (*Joined, *frame.Error) {
-	h, p, ok := c.following(s.id)
-	if !ok || h.Type != frame.TypeData || len(p) == 0 || h.Flags.Has(frame.FlagPadded) {
+	rest := c.in.bytes()[c.ahead:]
+	h, n := frameAt(rest)
+	if n <= frame.HeaderLen || h.StreamID != s.id || h.Type != frame.TypeData || h.Flags.Has(frame.FlagPadded) {
 		return nil, nil
 	}
-	c.ahead += frame.HeaderLen + len(p)
+	c.ahead += n
 	c.work += joinedWork
 	end := h.Flags.Has(frame.FlagEndStream)
-	if _, ferr := c.takeData(h, len(p), end); ferr != nil {
+	if ferr := c.chargeData(h.Length); ferr != nil {
+		return nil, ferr
+	}
+	if ferr := s.takeData(h.Length, n-frame.HeaderLen, end); ferr != nil {
 		return nil, ferr
 	}
 	if c.joined == nil {
 		c.joined = joinedPool.Get().(*Joined)
 	}
 	j := c.joined
-	*j = Joined{Data: p, End: end}
+	*j = Joined{Data: rest[frame.HeaderLen:n:n], End: end}
 	if c.cfg.Client && !end {
-		c.joinTrailers(s, j)
+		c.joinTrailers(s, j, rest[n:])
 	}
 	return j, nil
 }
 
-// joinTrailers adds trailers that came before to j, if they follow. mu is held.
-func (c *Conn) joinTrailers(s *Stream, j *Joined) {
-	h, block, ok := c.following(s.id)
-	if !ok || h.Type != frame.TypeHeaders || h.Flags != frame.FlagEndHeaders|frame.FlagEndStream || s.bodyLeft > 0 {
+// joinTrailers adds trailers that came before to j, if rest begins with them. mu is held.
+func (c *Conn) joinTrailers(s *Stream, j *Joined, rest []byte) {
+	h, n := frameAt(rest)
+	if n == 0 || h.StreamID != s.id || h.Type != frame.TypeHeaders || h.Flags != frame.FlagEndHeaders|frame.FlagEndStream || s.bodyLeft > 0 {
 		return
 	}
-	k := known(c.dec.Known(block))
+	k := known(c.dec.Known(rest[frame.HeaderLen:n]))
 	if !k.is(knownTrailers) {
 		return // they are to be decoded or checked: after Data is told
 	}
-	c.ahead += frame.HeaderLen + len(block)
+	c.ahead += n
 	c.endRecv(&c.batch, s)
 	j.Trailers = Head{Fields: k.List.Fields, Known: k, EndStream: true, Over: s.removed}
 }

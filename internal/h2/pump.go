@@ -28,10 +28,10 @@ func (r *readyList) push(s *Stream) {
 
 // remove takes s out, if it is in.
 func (r *readyList) remove(s *Stream) {
-	l := s.ready
-	if !l.in {
+	if !s.ready.in {
 		return
 	}
+	l := s.ready
 	if l.prev == nil {
 		r.first = l.next
 	} else {

@@ -105,7 +105,8 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 	c.streams.del(s)
 	c.active--
 	s.recv.Close()
-	if n := s.queue.reset(); n > 0 {
+	if s.queue.n > 0 {
+		n := s.queue.reset()
 		c.cfg.Budget.Release(int64(n))
 		c.noteQueued(-n)
 		b.credits = append(b.credits, credit{s, n})

@@ -117,28 +117,35 @@ func (c *Conn) appendMessage(s *Stream, head *hpack.List, p []byte, last *hpack.
 	if h == nil {
 		return false
 	}
-	var ended frame.Flags
+	var middle, ended frame.Flags
 	if end {
 		ended = frame.FlagEndStream
 	}
-	old := c.buffer()
-	out := slices.Grow(old, 3*frame.HeaderLen+len(h)+len(p)+len(t))
-	out = frame.AppendHeader(out, len(h), frame.TypeHeaders, frame.FlagEndHeaders, s.id)
-	out = append(out, h...)
+	n := 2*frame.HeaderLen + len(h) + len(p)
 	if last == nil {
-		out = frame.AppendHeader(out, len(p), frame.TypeData, ended, s.id)
-		out = append(out, p...)
+		middle = ended
 	} else {
-		out = frame.AppendHeader(out, len(p), frame.TypeData, 0, s.id)
-		out = append(out, p...)
-		out = frame.AppendHeader(out, len(t), frame.TypeHeaders, frame.FlagEndHeaders|ended, s.id)
-		out = append(out, t...)
+		n += frame.HeaderLen + len(t)
 		c.dataSent++
+	}
+	old := c.buffer()
+	out := slices.Grow(old, n)[:len(old)+n]
+	at := putFrame(out[len(old):], frame.TypeHeaders, frame.FlagEndHeaders, s.id, h)
+	at = putFrame(at, frame.TypeData, middle, s.id, p)
+	if last != nil {
+		putFrame(at, frame.TypeHeaders, frame.FlagEndHeaders|ended, s.id, t)
 	}
 	c.put(out)
 	c.dataSent++
 	c.tookWindow(s, len(p), end && last == nil)
 	return true
+}
+
+// putFrame writes a frame over the start of dst, and returns what is left of it.
+func putFrame(dst []byte, t frame.Type, f frame.Flags, id uint32, p []byte) (rest []byte) {
+	frame.PutHeader(dst, len(p), t, f, id)
+	dst = dst[frame.HeaderLen:]
+	return dst[copy(dst, p):]
 }
 
 // tookWindow notes that n octets of DATA are in the write buffer. mu is held.

@@ -137,7 +137,9 @@ func (w *RecvWindow) grow() {
 // window accepts nothing until Init. It is called once, when the stream or
 // connection holds no more octets.
 func (w *RecvWindow) Close() {
-	w.budget.Release(int64(w.size - w.base))
-	w.also.Release(int64(w.size - w.base))
+	if grown := w.size - w.base; grown > 0 {
+		w.budget.Release(int64(grown))
+		w.also.Release(int64(grown))
+	}
 	*w = RecvWindow{}
 }

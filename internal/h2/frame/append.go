@@ -3,7 +3,10 @@
 
 package frame
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // The functions of this file append whole frames, or a header alone, and do not
 // judge their arguments: keeping to the peer's settings and to the rules of
@@ -11,19 +14,18 @@ import "encoding/binary"
 
 // AppendHeader appends a frame header for a payload of length octets.
 func AppendHeader(dst []byte, length int, t Type, f Flags, id uint32) []byte {
-	return append(dst,
-		byte(length>>16), byte(length>>8), byte(length),
-		byte(t), byte(f),
-		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
+	n := len(dst)
+	dst = slices.Grow(dst, HeaderLen)[:n+HeaderLen]
+	PutHeader(dst[n:], length, t, f, id)
+	return dst
 }
 
 // PutHeader writes a frame header over the first HeaderLen octets of dst, for
 // payloads whose length is known only once they are written.
 func PutHeader(dst []byte, length int, t Type, f Flags, id uint32) {
 	_ = dst[HeaderLen-1]
-	dst[0], dst[1], dst[2] = byte(length>>16), byte(length>>8), byte(length)
-	dst[3], dst[4] = byte(t), byte(f)
-	binary.BigEndian.PutUint32(dst[5:], id)
+	binary.BigEndian.PutUint64(dst, uint64(length)<<40|uint64(t)<<32|uint64(f)<<24|uint64(id>>8))
+	dst[HeaderLen-1] = byte(id)
 }
 
 // AppendSettings appends a SETTINGS frame with the parameters in their order.

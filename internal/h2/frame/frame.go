@@ -126,10 +126,11 @@ type Header struct {
 // HeaderLen octets. Any octets are a header; Check judges it.
 func ParseHeader(p []byte) Header {
 	_ = p[HeaderLen-1]
+	v := binary.BigEndian.Uint64(p)
 	return Header{
-		Length:   uint32(p[0])<<16 | uint32(p[1])<<8 | uint32(p[2]),
-		Type:     Type(p[3]),
-		Flags:    Flags(p[4]),
-		StreamID: binary.BigEndian.Uint32(p[5:]) &^ reservedBit,
+		Length:   uint32(v >> 40),
+		Type:     Type(v >> 32),
+		Flags:    Flags(v >> 24),
+		StreamID: (uint32(v)<<8 | uint32(p[HeaderLen-1])) &^ reservedBit,
 	}
 }
