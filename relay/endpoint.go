@@ -107,10 +107,12 @@ type Endpoint struct {
 	inFlight atomic.Int64
 	turn     atomic.Uint32
 	counts   endpointCounts
+	offered  atomic.Pointer[[]*upConn] // conns, or nil while calls wait: they come first; see offer
 
 	mu sync.Mutex
 	// Guarded by mu.
-	conns   []*upConn // ready; replaced, never changed in place
+	conns   []*upConn  // ready; replaced by setConns, never changed in place
+	offers  *[]*upConn // a copy of conns
 	dialing int
 	waiting []seeker
 	serving bool // one was taken from waiting, and may come back: it is before all that wait and come

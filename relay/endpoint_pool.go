@@ -50,16 +50,29 @@ type opener interface {
 
 // submit opens a stream for c, or has it wait for one. The lock of c's call is held.
 func (e *Endpoint) submit(c seeker, b *h2.Batch) submission {
-	e.mu.Lock()
-	conns, crowded := e.conns, len(e.waiting) > 0 || e.serving
-	e.mu.Unlock()
-	if !crowded && e.openOn(conns, c, b) {
+	if conns := e.offered.Load(); conns != nil && e.openOn(*conns, c, b) {
 		e.inFlight.Add(1)
 		return submitOpened
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.enqueue(c, b)
+}
+
+// setConns replaces the list of connections. mu is held.
+func (e *Endpoint) setConns(conns []*upConn) {
+	e.conns, e.offers = conns, &conns
+	e.offer()
+}
+
+// offer has submit know of the connections, without a lock, unless calls wait for one. It follows each change of conns, waiting
+// and serving. mu is held.
+func (e *Endpoint) offer() {
+	if len(e.waiting) > 0 || e.serving {
+		e.offered.Store(nil)
+	} else {
+		e.offered.Store(e.offers)
+	}
 }
 
 // openOn opens a stream for c on one of conns, each in its turn first. The lock of c's call is held, mu is not.
@@ -91,6 +104,7 @@ func (e *Endpoint) enqueue(c seeker, b *h2.Batch) submission {
 		return submitFull
 	}
 	e.waiting = append(e.waiting, c)
+	e.offer()
 	e.inFlight.Add(1)
 	c.queued()
 	e.growLocked()
@@ -120,6 +134,7 @@ func (e *Endpoint) forget(c seeker) {
 	defer e.mu.Unlock()
 	if i := slices.Index(e.waiting, c); i >= 0 {
 		e.waiting = slices.Delete(e.waiting, i, i+1)
+		e.offer()
 	}
 }
 
@@ -169,6 +184,7 @@ func (e *Endpoint) openWaiting(c seeker, conns []*upConn, b *h2.Batch) bool {
 func (e *Endpoint) served() {
 	e.mu.Lock()
 	e.serving = false
+	e.offer()
 	e.mu.Unlock()
 }
 
@@ -176,6 +192,7 @@ func (e *Endpoint) served() {
 func (e *Endpoint) putBack(c seeker, b *h2.Batch) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	defer e.offer()
 	e.serving = false
 	if e.hopeless() {
 		return false
@@ -200,7 +217,7 @@ func (e *Endpoint) connReady(u *upConn, b *h2.Batch) {
 	e.counts.connected.Add(1)
 	retired := e.retired
 	if !e.closed && !retired {
-		e.conns = append(slices.Clone(e.conns), u) // others read the old list
+		e.setConns(append(slices.Clone(e.conns), u)) // others read the old list
 	}
 	e.setState()
 	e.mu.Unlock()
@@ -224,7 +241,7 @@ func (e *Endpoint) removeLocked(u *upConn) {
 	if i < 0 {
 		return
 	}
-	e.conns = slices.Delete(slices.Clone(e.conns), i, i+1)
+	e.setConns(slices.Delete(slices.Clone(e.conns), i, i+1))
 	if u.served.Load() || time.Since(u.readyAt) >= e.cfg.BackoffBase {
 		e.useless = 0
 	} else {
@@ -299,6 +316,7 @@ func (e *Endpoint) moveWaiting() {
 	e.mu.Lock()
 	calls := e.waiting
 	e.waiting = nil
+	e.offer()
 	e.mu.Unlock()
 	var b h2.Batch
 	for _, c := range calls {

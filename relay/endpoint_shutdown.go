@@ -19,7 +19,7 @@ func (e *Endpoint) Shutdown(ctx context.Context) error {
 		e.retry.Stop()
 	}
 	conns := e.conns
-	e.conns = nil
+	e.setConns(nil)
 	e.setState()
 	e.mu.Unlock()
 	var b h2.Batch
