@@ -163,7 +163,6 @@ func (c *Call) openLead(uc *upConn, b *h2.Batch, a *attempt, end bool) error {
 	if sent {
 		c.lead, c.reqEnd = nil, j.End
 		j.Passed = len(j.Data)
-		c.replay.keepSome(j.Data, int(c.reqCount.left))
 	}
 	return err
 }

@@ -281,7 +281,9 @@ func (c *Call) begin(b *h2.Batch, j *h2.Joined) {
 	if c.lead != nil {
 		c.lead = nil
 		j.Passed = c.pass(b, j.Data, j.End)
+		return
 	}
+	c.replay.keepSome(j.Data, int(c.reqCount.left))
 }
 
 // armDeadline has the call end with the caller's deadline.
