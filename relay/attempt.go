@@ -50,7 +50,12 @@ func (c *Call) leave(opened bool, code codes.Code, reason string) {
 }
 
 // attemptStart returns when the current attempt was opened; the first one counts from the call's start. mu is held.
-func (c *Call) attemptStart() time.Time { return or(c.reopened, c.start) }
+func (c *Call) attemptStart() time.Time {
+	if c.reopened == 0 {
+		return c.start
+	}
+	return c.start.Add(c.reopened)
+}
 
 // attemptEnded tells of the end of the attempt at c.ep. mu is held.
 func (c *Call) attemptEnded(opened bool, code codes.Code, reason string) {

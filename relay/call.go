@@ -32,8 +32,7 @@ type Call struct {
 	start   time.Time
 	host    string
 	path    string
-	service string
-	method  string
+	slash   int           // in path, between service and method; 0: it is not canonical
 	content string        // the request's content-type
 	timeout time.Duration // grpc-timeout; 0: none
 
@@ -62,12 +61,11 @@ type Call struct {
 	reason    string
 	pausing   *time.Timer // of stagePausing
 	deadline  *time.Timer
-	stopped   *time.Timer        // of an earlier call in this memory, for the next to set; else nil
-	idle      time.Duration      // see SetIdleTimeout; 0: for ever
-	active    time.Time          // when something moved, while idle is set
-	cancel    context.CancelFunc // of Context; nil while nobody asked
-	ctx       context.Context
-	reopened  time.Time     // when the second or a later attempt was opened
+	stopped   *time.Timer   // of an earlier call in this memory, for the next to set; else nil
+	idle      time.Duration // see SetIdleTimeout; 0: for ever
+	active    time.Duration // since start, when something moved, while idle is set
+	ctx       *callContext  // nil while nobody asked
+	reopened  time.Duration // since start, when the second or a later attempt was opened; 0: none was
 	answered  time.Duration // to the response; see Hooks.FirstResponse
 	tag       any
 	changes   *HeaderChanges // of the response; nil: none
@@ -92,6 +90,12 @@ type attempt struct {
 	mirror *mirror    // whose stream it is, without a call; else nil
 	origin *Origin    // whose stream it is, without a call; else nil
 	skip   int        // octets of its queue that the client was granted before; guarded by call.mu
+}
+
+// callContext is what [Call.Context] returns, and what ends it.
+type callContext struct {
+	context.Context
+	cancel context.CancelFunc
 }
 
 // stage is how far a call is.
@@ -122,10 +126,20 @@ func (c *Call) Host() string { return c.host }
 func (c *Call) Path() string { return c.path }
 
 // Service returns the service's full name.
-func (c *Call) Service() string { return c.service }
+func (c *Call) Service() string {
+	if c.slash == 0 {
+		return ""
+	}
+	return c.path[1:c.slash]
+}
 
 // Method returns the method's name.
-func (c *Call) Method() string { return c.method }
+func (c *Call) Method() string {
+	if c.slash == 0 {
+		return ""
+	}
+	return c.path[c.slash+1:]
+}
 
 // ContentType returns the request's content-type.
 func (c *Call) ContentType() string { return c.content }
@@ -226,16 +240,17 @@ func (c *Call) Context() context.Context {
 	defer c.mu.Unlock()
 	if c.ctx == nil {
 		c.mayReuse = false
+		c.ctx = new(callContext)
 		if c.timeout > 0 {
-			c.ctx, c.cancel = context.WithDeadline(context.Background(), c.start.Add(c.timeout))
+			c.ctx.Context, c.ctx.cancel = context.WithDeadline(context.Background(), c.start.Add(c.timeout))
 		} else {
-			c.ctx, c.cancel = context.WithCancel(context.Background())
+			c.ctx.Context, c.ctx.cancel = context.WithCancel(context.Background())
 		}
 		if c.stage == stageDone {
-			c.cancel()
+			c.ctx.cancel()
 		}
 	}
-	return c.ctx
+	return c.ctx.Context
 }
 
 // Forward sends the call to b. It returns false, and does nothing, if the call is decided

@@ -138,7 +138,7 @@ func (c *Call) open(uc *upConn, b *h2.Batch) error {
 		return err
 	}
 	if c.attempts > 0 {
-		c.reopened = time.Now()
+		c.reopened = max(1, time.Since(c.start))
 	}
 	c.attempts++
 	c.up = a

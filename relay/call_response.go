@@ -238,8 +238,8 @@ func (c *Call) finish(b *h2.Batch, code codes.Code, reason string) {
 	if c.pausing != nil {
 		c.pausing.Stop()
 	}
-	if c.cancel != nil {
-		c.cancel()
+	if c.ctx != nil {
+		c.ctx.cancel()
 	}
 	h := c.srv.Hooks.CallEnded
 	var stats CallStats

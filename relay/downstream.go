@@ -229,9 +229,9 @@ func (c *Call) takeTimeout(s string) {
 func (c *Call) route(b *h2.Batch, j *h2.Joined) {
 	var ok bool
 	if r := c.known; r != nil {
-		c.service, c.method, ok = r.service, r.name, r.ok
+		c.slash, ok = r.slash, r.ok
 	} else {
-		c.service, c.method, ok = splitPath(c.path)
+		c.slash, ok = splitPath(c.path)
 	}
 	c.srv.inFlight.Add(1)
 	c.follow()

@@ -301,7 +301,7 @@ func TestFannedLists(t *testing.T) {
 			c := &Call{srv: srv, dc: dc, start: start}
 			c.takeKnown(known)
 			c.askIdentity()
-			if c.service != plain.service || c.path != plain.path || !slices.Equal(lines(c.req), lines(plain.req)) {
+			if c.Service() != plain.Service() || c.Method() != plain.Method() || c.path != plain.path || !slices.Equal(lines(c.req), lines(plain.req)) {
 				t.Fatalf("the request is %q, want %q", lines(c.req), lines(plain.req))
 			}
 			for i, uc := range ucs {

@@ -26,14 +26,14 @@ func (c *Call) SetIdleTimeout(d time.Duration) {
 	if d <= 0 || c.stage == stageDone {
 		return
 	}
-	c.idle, c.active = d, time.Now()
+	c.idle, c.active = d, time.Since(c.start)
 	c.startTimer()
 }
 
 // moved notes that something of the call moves. mu is held.
 func (c *Call) moved(b *h2.Batch) {
 	if c.idle > 0 {
-		c.active = b.Now()
+		c.active = b.Now().Sub(c.start)
 	}
 }
 
@@ -54,7 +54,7 @@ func (c *Call) untilDue(now time.Time) time.Duration {
 	if c.idle == 0 {
 		return due
 	}
-	if idle := c.idle - now.Sub(c.active); c.timeout == 0 || idle < due {
+	if idle := c.idle + c.active - now.Sub(c.start); c.timeout == 0 || idle < due {
 		due = idle
 	}
 	return due
@@ -67,7 +67,7 @@ func (c *Call) checkIdle(b *h2.Batch) bool {
 	if c.timeout > 0 && now.Sub(c.start) >= c.timeout {
 		return false
 	}
-	if now.Sub(c.active) < c.idle {
+	if now.Sub(c.start) < c.active+c.idle {
 		c.setTimer(c.untilDue(now))
 		return true
 	}

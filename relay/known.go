@@ -23,8 +23,8 @@ import (
 type knownRequest struct {
 	grpc                bool // it is a POST of a gRPC content-type
 	path, host, content string
-	service, name       string // of path
-	ok                  bool   // path is canonical
+	slash               int  // in path, see Call
+	ok                  bool // path is canonical
 	timeout             time.Duration
 	req                 []hpack.Field
 
@@ -57,7 +57,7 @@ func (c *Call) takeKnown(k *h2.Known) bool {
 			grpc: method == "POST" && isGRPC(c.content),
 			path: c.path, host: c.host, content: c.content, timeout: c.timeout, req: slices.Clip(slices.Clone(c.req)),
 		}
-		r.service, r.name, r.ok = splitPath(r.path)
+		r.slash, r.ok = splitPath(r.path)
 		k.Note = r
 		return r.grpc
 	}
@@ -88,7 +88,7 @@ func (c *Call) askIdentity() {
 	}
 	if known != nil && known.fannedOnce.Swap(true) {
 		r := &knownRequest{
-			grpc: known.grpc, path: known.path, host: known.host, content: known.content, service: known.service, name: known.name, ok: known.ok,
+			grpc: known.grpc, path: known.path, host: known.host, content: known.content, slash: known.slash, ok: known.ok,
 			timeout: known.timeout, req: slices.Clip(slices.Clone(c.req)),
 		}
 		known.fanned.Store(r) // of two at once, one is lost

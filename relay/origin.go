@@ -162,7 +162,7 @@ func (o *Origin) call() *Call {
 	b := o.Backend
 	if o.seen == nil && (b.Choose != nil || b.Pick != nil || b.AttemptEnded != nil) {
 		o.seen = &Call{dc: originConn, start: time.Now(), path: o.Path, host: o.Authority, content: usualContent}
-		o.seen.service, o.seen.method, _ = splitPath(o.Path)
+		o.seen.slash, _ = splitPath(o.Path)
 	}
 	return o.seen
 }

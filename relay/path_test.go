@@ -63,8 +63,10 @@ func TestSplitPath(t *testing.T) {
 		{"/a.B/{C}", "", ""},
 	}
 	for _, tt := range tests {
-		service, method, ok := splitPath(tt.path)
-		if service != tt.service && ok || method != tt.method && ok || ok != (tt.service != "") {
+		slash, ok := splitPath(tt.path)
+		c := Call{path: tt.path, slash: slash}
+		service, method := c.Service(), c.Method()
+		if service != tt.service || method != tt.method || ok != (tt.service != "") {
 			t.Errorf("splitPath(%q) = %q, %q, %t, want %q, %q", tt.path, service, method, ok, tt.service, tt.method)
 		}
 	}
@@ -78,10 +80,11 @@ func FuzzSplitPath(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		service, method, ok := splitPath(s)
+		slash, ok := splitPath(s)
 		if !ok {
 			return
 		}
+		service, method := s[1:slash], s[slash+1:]
 		if "/"+service+"/"+method != s || strings.Count(s, "/") != 2 {
 			t.Errorf("%q came apart as %q and %q", s, service, method)
 		}

@@ -215,7 +215,7 @@ func (c *scenario) checkStream(id uint32, s *Stream) {
 		c.t.Errorf("stream %d has %d octets unread in a window of %d", id, s.recv.Unread(), s.recv.Size())
 	case s.send.Available() > frame.MaxWindow:
 		c.t.Errorf("stream %d may send %d octets", id, s.send.Available())
-	case s.queue.n > 0 && s.send.Available() > 0 && !s.ready.in && !c.conn.slivers.held:
+	case s.queue.n > 0 && s.send.Available() > 0 && !s.isReady && !c.conn.slivers.held:
 		c.t.Errorf("stream %d has octets and window, and no turn", id)
 	}
 }

@@ -12,12 +12,11 @@ type readyList struct {
 
 // readyLink is a stream's place in a readyList.
 type readyLink struct {
-	in         bool
 	prev, next *Stream
 }
 
 func (r *readyList) push(s *Stream) {
-	s.ready = readyLink{in: true, prev: r.last}
+	s.isReady, s.ready = true, readyLink{prev: r.last}
 	if r.last == nil {
 		r.first = s
 	} else {
@@ -28,7 +27,7 @@ func (r *readyList) push(s *Stream) {
 
 // remove takes s out, if it is in.
 func (r *readyList) remove(s *Stream) {
-	if !s.ready.in {
+	if !s.isReady {
 		return
 	}
 	l := s.ready
@@ -42,12 +41,12 @@ func (r *readyList) remove(s *Stream) {
 	} else {
 		l.next.ready.prev = l.prev
 	}
-	s.ready = readyLink{}
+	s.isReady, s.ready = false, readyLink{}
 }
 
 // makeReady gives s its turn if it can use one. mu is held.
 func (c *Conn) makeReady(s *Stream) {
-	if s.queue.n > 0 && s.send.Available() > 0 && !s.ready.in && !s.removed {
+	if s.queue.n > 0 && s.send.Available() > 0 && !s.isReady && !s.removed {
 		c.ready.push(s)
 		c.stir()
 	}
@@ -86,7 +85,7 @@ func (c *Conn) pumpStream(b *Batch, s *Stream) {
 		return
 	}
 	if s.trailers != nil {
-		c.appendHeaders(s.id, s.trailers, nil, s.endQueued)
+		c.appendHeaders(s.id, *s.trailers, nil, s.endQueued)
 		s.trailers = nil
 	}
 	if s.endQueued {

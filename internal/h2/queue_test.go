@@ -85,7 +85,7 @@ func TestReadyList(t *testing.T) {
 			if want != nil {
 				l.remove(want)
 			}
-		case s.ready.in:
+		case s.isReady:
 			l.remove(s)
 			model = slices.DeleteFunc(model, func(m *Stream) bool { return m == s })
 			l.remove(s) // nothing to do

@@ -4,6 +4,8 @@
 package h2
 
 import (
+	"slices"
+
 	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
@@ -20,15 +22,12 @@ type Stream struct {
 	// connection: of whoever can let the octets lie. nil: none. It does not change once handed over.
 	Growth *flow.Budget
 
-	conn      *Conn
-	id        uint32
-	tableNext *Stream // in its slot of the table; guarded by conn.mu
+	conn *Conn
+	id   uint32
 
 	// Owned by the read loop.
-	gotHeaders bool  // a final header block came
-	toHead     bool  // what comes answers a HEAD request; set by Open
-	bodyLeft   int64 // of content-length; -1: not given
-	passed     int   // octets that passed at once and are not granted yet
+	gotHeaders bool // a final header block came
+	toHead     bool // what comes answers a HEAD request; set by Open
 
 	// Guarded by conn.mu.
 	removed   bool // no longer in the table; nothing is sent or received
@@ -36,14 +35,22 @@ type Stream struct {
 	recvEnded bool
 	sendEnded bool
 	endQueued bool // END_STREAM follows the queue
-	ready     readyLink
 	queued    bool // it had octets queued: credit for them may be under way
 	stopRecv  bool // RST_STREAM NO_ERROR follows END_STREAM
+	isReady   bool // it is in the ready list
+
+	// Owned by the read loop.
+	bodyLeft int64 // of content-length; -1: not given
+	passed   int   // octets that passed at once and are not granted yet
+
+	// Guarded by conn.mu.
+	tableNext *Stream // in its slot of the table
+	ready     readyLink
 	recv      flow.RecvWindow
 	send      flow.SendWindow
 	mark      int64 // conn.appended when the stream was opened
 	queue     queue
-	trailers  []hpack.Field
+	trailers  *[]hpack.Field // they follow the queue; nil: none do
 }
 
 // ID returns the stream's identifier; 0 before it is opened.
@@ -93,7 +100,9 @@ func (s *Stream) sendHeaders(b *Batch, fields []hpack.Field, list *hpack.List, e
 	}
 	s.answered = true
 	if s.queue.n > 0 {
-		s.trailers = append([]hpack.Field(nil), fields...)
+		if len(fields) > 0 {
+			s.trailers = new(slices.Clone(fields))
+		}
 		s.endQueued = end
 		return
 	}

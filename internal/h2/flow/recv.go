@@ -43,11 +43,12 @@ const (
 type RecvWindow struct {
 	available, owed uint32
 	size, base, max uint32
-	budget, also    *Budget
 
 	// Since from, measured octets were consumed.
 	measured uint32
 	from     time.Duration
+
+	budget, also *Budget
 }
 
 // Init sets a new window, also over an old one whose Close was called. size is
