@@ -79,6 +79,7 @@ type Call struct {
 
 	replay   replay
 	unpassed int        // octets of replay that are not granted to the client again
+	next     *Call      // in a list of memory for calls
 	lead     *h2.Joined // what came with the request's header block and was counted, while an endpoint is looked for; else nil
 }
 

@@ -48,7 +48,8 @@ func (c *Call) freeFields() {
 	}
 }
 
-// newCall returns the memory of a call. It is 1.2 KiB, and there may be hundreds of thousands a second. Each server has its
+// newCall returns the memory of a call, perhaps with that of others linked to it. It is 1.1 KiB, and there may be hundreds of thousands a second: who
+// has many calls at once takes and gives them back together. Each server has its
 // own: a call's timer stays with its memory, and timers of tests with a clock of their own must not get into others.
 func (s *Server) newCall() *Call {
 	if c, ok := s.calls.Get().(*Call); ok {
@@ -60,12 +61,13 @@ func (s *Server) newCall() *Call {
 // callStreams is the number of streams that an ordinary call has.
 const callStreams = 2
 
-// letGo is told when a connection has let go of one of the call's streams. After
+// letGo is told when a connection has let go of one of the call's streams, and reports whether its memory can be used again. After
 // the second of an ordinary call nothing refers to it: it had one attempt, decided
 // inside of Route, that never waited; no context or late timer of it is about. A call that was
 // refused before it was offered to an endpoint has only the client's stream.
-func (c *Call) letGo() {
+func (c *Call) letGo() (reuse bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.released++
 	streams, fan := callStreams, c.fan
 	refused := fan == nil && c.attempts == 0 && c.ep == nil
@@ -75,19 +77,19 @@ func (c *Call) letGo() {
 	case refused:
 		streams = 1
 	}
-	reuse := int(c.released) == streams && c.mayReuse && (c.attempts == 1 || refused || fan != nil) && c.stage == stageDone
-	c.mu.Unlock()
-	if reuse {
-		if fan != nil {
-			fan.recycle()
-		}
-		c.freeFields()
-		t := c.deadline // stopped, or the call might not be used again
-		if t == nil {
-			t = c.stopped
-		}
-		pool := &c.srv.calls
-		*c = Call{stopped: t}
-		pool.Put(c)
+	return int(c.released) == streams && c.mayReuse && (c.attempts == 1 || refused || fan != nil) && c.stage == stageDone
+}
+
+// empty returns the memory of a call that letGo said can be used again, for the next.
+func (c *Call) empty() *Call {
+	if c.fan != nil {
+		c.fan.recycle()
 	}
+	c.freeFields()
+	t := c.deadline // stopped, or the call might not be used again
+	if t == nil {
+		t = c.stopped
+	}
+	*c = Call{stopped: t}
+	return c
 }

@@ -28,6 +28,7 @@ type downConn struct {
 	forwarded string
 	trusted   bool
 	calls     callList
+	spare     *Call // memory for further calls, during a turn of input; linked by next; owned by the read loop
 }
 
 var _ h2.RunEvents = (*downConn)(nil)
@@ -47,7 +48,11 @@ func (d *downConn) client() string {
 
 // NewStream makes a stream's memory: a Call holds both of its streams.
 func (d *downConn) NewStream(*h2.Conn) *h2.Stream {
-	c := d.srv.newCall()
+	c := d.spare
+	if c == nil {
+		c = d.srv.newCall()
+	}
+	d.spare, c.next = c.next, nil
 	c.srv, c.dc, c.maxMsg = d.srv, d, d.set.limits.MaxRequestMessage
 	c.down.Owner = c
 	return &c.down
@@ -145,8 +150,17 @@ func (d *downConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 
 // Released is told when the connection has let go of a stream.
 func (d *downConn) Released(s *h2.Stream) {
-	if c, ok := s.Owner.(*Call); ok {
-		c.letGo()
+	if c, ok := s.Owner.(*Call); ok && c.letGo() {
+		c = c.empty()
+		c.next, d.spare = d.spare, c
+	}
+}
+
+// Turned gives back the memory of the turn's calls.
+func (d *downConn) Turned() {
+	if d.spare != nil {
+		d.srv.calls.Put(d.spare)
+		d.spare = nil
 	}
 }
 

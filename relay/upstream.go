@@ -157,10 +157,14 @@ func (u *upConn) Credit(s *h2.Stream, b *h2.Batch, n int) {
 
 // Released is told when the connection has let go of a stream.
 func (u *upConn) Released(s *h2.Stream) {
-	if c := s.Owner.(*attempt).call; c != nil { // a mirror and an origin have none, and their memory is nobody's
-		c.letGo()
+	if c := s.Owner.(*attempt).call; c != nil && c.letGo() { // a mirror and an origin have none, and their memory is nobody's
+		pool := &c.srv.calls
+		pool.Put(c.empty())
 	}
 }
+
+// Turned is told after each turn of input; it holds nothing.
+func (u *upConn) Turned() {}
 
 // Free is told when a stream can be opened again while calls wait.
 func (u *upConn) Free(_ *h2.Conn, b *h2.Batch) { u.ep.serveWaiting(b) }

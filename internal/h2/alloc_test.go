@@ -32,6 +32,10 @@ func (f *forwarder) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	return passed
 }
 
+var _ RunEvents = (*forwarder)(nil)
+
+func (*forwarder) Turned() {}
+
 func (f *forwarder) Run(s *Stream, b *Batch, r Run) int {
 	passed, err := f.to[s].SendRun(b, r)
 	if err != nil {

@@ -68,6 +68,9 @@ func (c *Conn) readAll() error {
 		c.batch.gather()
 		c.batch.Flush()
 		c.tellReleased()
+		if c.runs != nil {
+			c.runs.Turned()
+		}
 		if c.yield(); c.more {
 			continue
 		}

@@ -116,6 +116,10 @@ func (k *keeper) Data(s *Stream, _ *Batch, p []byte, end bool) (passed int) {
 	return len(p)
 }
 
+var _ RunEvents = (*keeper)(nil)
+
+func (*keeper) Turned() {}
+
 func (k *keeper) Run(s *Stream, b *Batch, r Run) (passed int) { return eachFrame(k, s, b, r) }
 
 func (k *keeper) End(s *Stream, _ *Batch, _ End) {

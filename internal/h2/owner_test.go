@@ -119,6 +119,8 @@ type runOwner struct{ *owner }
 
 func (o runOwner) Run(s *Stream, b *Batch, r Run) (passed int) { return eachFrame(o, s, b, r) }
 
+func (runOwner) Turned() {}
+
 // eachFrame tells of a run frame by frame.
 func eachFrame(e Events, s *Stream, b *Batch, r Run) (passed int) {
 	for p := range r.All() {

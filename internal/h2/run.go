@@ -17,12 +17,16 @@ type Run struct {
 	frames, octets int
 }
 
-// RunEvents are [Events] of an owner that takes DATA frames together.
+// RunEvents are [Events] of an owner that takes DATA frames together, and does something after each turn.
 type RunEvents interface {
 	Events
 
 	// Run is Data for several frames.
 	Run(s *Stream, b *Batch, r Run) (passed int)
+
+	// Turned is told after each turn of the input at hand, what it led to being written and told, as the last of its events: what
+	// was held for further calls can be given back.
+	Turned()
 }
 
 // Len returns the number of octets in all frames.

@@ -26,6 +26,10 @@ type joiner struct {
 	budget  error // of the other connection
 }
 
+var _ RunEvents = (*joiner)(nil)
+
+func (j *joiner) Turned() {}
+
 func (j *joiner) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	j.count(s, b)
 	passed, err := j.to[s].Send(b, p, end)

@@ -69,6 +69,10 @@ func (k *caller) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	return len(p)
 }
 
+var _ RunEvents = (*caller)(nil)
+
+func (*caller) Turned() {}
+
 func (k *caller) Run(s *Stream, b *Batch, r Run) (passed int) { return eachFrame(k, s, b, r) }
 
 func (k *caller) End(s *Stream, b *Batch, e End) {
@@ -94,6 +98,10 @@ func (e *echoServer) Data(s *Stream, b *Batch, p []byte, end bool) int {
 	}
 	return passed
 }
+
+var _ RunEvents = (*echoServer)(nil)
+
+func (*echoServer) Turned() {}
 
 func (e *echoServer) Run(s *Stream, b *Batch, r Run) int {
 	passed, err := s.SendRun(b, r)
