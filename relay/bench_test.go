@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -119,7 +120,13 @@ func (r *unaryRig) write(nc net.Conn) {
 }
 
 // readEnds reads until n streams have ended, with a frame of the type, and notes which.
-func (r *unaryRig) readEnds(nc net.Conn, n int, ends http2.FrameType) {
+func (r *unaryRig) readEnds(nc net.Conn, n int, ends http2.FrameType) { r.read(nc, n, ends, 1) }
+
+// readFrames reads until n frames of the type came, and notes of which streams.
+func (r *unaryRig) readFrames(nc net.Conn, n int, t http2.FrameType) { r.read(nc, n, t, 0) }
+
+// read reads until n frames of the type came that have those flags.
+func (r *unaryRig) read(nc net.Conn, n int, t http2.FrameType, flags byte) {
 	r.ids = r.ids[:0]
 	for from := 0; len(r.ids) < n; {
 		k, err := nc.Read(r.in[from:])
@@ -135,7 +142,7 @@ func (r *unaryRig) readEnds(nc net.Conn, n int, ends http2.FrameType) {
 			switch id := binary.BigEndian.Uint32(p[5:]); {
 			case http2.FrameType(p[3]) == http2.FrameRSTStream, http2.FrameType(p[3]) == http2.FrameGoAway:
 				r.t.Fatalf("the relay sent %x", p[:size])
-			case http2.FrameType(p[3]) == ends && p[4]&1 == 1:
+			case http2.FrameType(p[3]) == t && p[4]&flags == flags:
 				r.ids = append(r.ids, id)
 			}
 			p = p[size:]
@@ -162,6 +169,72 @@ func BenchmarkUnary(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				r.round(load.calls)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*load.clients*load.calls), "ns/call")
+		})
+	}
+}
+
+// pingPong opens n streams of each client that do not end, and returns what sends a message of each both ways.
+func (r *unaryRig) pingPong(n int) (round func()) {
+	wide := appendFrame(nil, http2.FrameWindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, 1<<29))
+	window := func(id uint32) {
+		r.out = appendFrame(r.out, http2.FrameWindowUpdate, 0, id, binary.BigEndian.AppendUint32(nil, 1<<29))
+	}
+	first := make([]uint32, len(r.clients))
+	for i, c := range r.clients {
+		first[i] = c.next
+		r.out = append(r.out[:0], wide...)
+		for range n {
+			r.out = appendFrame(r.out, http2.FrameHeaders, http2.FlagHeadersEndHeaders, c.next, c.block)
+			window(c.next)
+			c.next += 2
+		}
+		r.write(c.nc)
+	}
+	r.readFrames(r.up, n*len(r.clients), http2.FrameHeaders)
+	streams := slices.Clone(r.ids)
+	r.out = append(r.out[:0], wide...)
+	for _, id := range streams {
+		r.out = appendFrame(r.out, http2.FrameHeaders, http2.FlagHeadersEndHeaders, id, r.answer[0])
+		window(id)
+	}
+	r.write(r.up)
+	for _, c := range r.clients {
+		r.readFrames(c.nc, n, http2.FrameHeaders)
+	}
+	return func() {
+		for i, c := range r.clients {
+			r.out = r.out[:0]
+			for id := first[i]; id < c.next; id += 2 {
+				r.out = appendFrame(r.out, http2.FrameData, 0, id, r.answer[1])
+			}
+			r.write(c.nc)
+		}
+		r.readFrames(r.up, n*len(r.clients), http2.FrameData)
+		r.out = r.out[:0]
+		for _, id := range streams {
+			r.out = appendFrame(r.out, http2.FrameData, 0, id, r.answer[1])
+		}
+		r.write(r.up)
+		for _, c := range r.clients {
+			r.readFrames(c.nc, n, http2.FrameData)
+		}
+	}
+}
+
+// BenchmarkPingPong is the CPU of a message of 64 octets in each direction of streams that stay open, likewise.
+func BenchmarkPingPong(b *testing.B) {
+	for _, load := range []struct{ clients, calls int }{{1, 1}, {1, 100}} {
+		b.Run(fmt.Sprintf("%dx%d", load.clients, load.calls), func(b *testing.B) {
+			r := newUnaryRig(b, load.clients)
+			for range 10 {
+				r.round(load.calls)
+			}
+			round := r.pingPong(load.calls)
+			b.ReportAllocs()
+			for b.Loop() {
+				round()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*load.clients*load.calls), "ns/call")
 		})
