@@ -8,15 +8,18 @@ import (
 )
 
 func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
-	data, ferr := frame.Data(h, p)
-	if ferr != nil {
-		return ferr
+	data := p
+	if h.Flags.Has(frame.FlagPadded) {
+		var ferr *frame.Error
+		if data, ferr = frame.Data(h, p); ferr != nil {
+			return ferr
+		}
 	}
 	end := h.Flags.Has(frame.FlagEndStream)
 	var r Run
 	c.mu.Lock()
 	s, ferr := c.takeData(h, len(data), end)
-	if s != nil && c.runs != nil && mayRun(h) {
+	if s != nil && c.runs != nil && mayRun(h) && c.runsOn(h.StreamID) {
 		r = c.takeRun(s)
 	}
 	c.mu.Unlock()

@@ -65,6 +65,18 @@ const (
 	vainTurns = 64
 )
 
+// runsOn reports whether a run is to be looked for: always behind a frame of the stream, seldom where that was in vain.
+func (c *Conn) runsOn(id uint32) bool {
+	if c.reach() > 0 {
+		return true
+	}
+	if p := c.in.bytes()[c.ahead:]; len(p) >= frame.HeaderLen && frame.ParseHeader(p).StreamID == id {
+		return true
+	}
+	c.vain++
+	return false
+}
+
 // takeRun takes the DATA frames of s that come after the current one, which was taken, as far as a turn goes. Those of other streams
 // between them stay for their turn, and so does one of s that breaks a rule, with all behind it. mu is held.
 func (c *Conn) takeRun(s *Stream) Run {

@@ -150,6 +150,14 @@ func (s *Stream) sendData(b *Batch, p []byte, end bool) (passed int, err error) 
 	if s.sendOver() {
 		return len(p), nil
 	}
+	if c.passes(s, len(p)) {
+		c.appendFrame(s, p, end)
+		b.touch(c)
+		if end {
+			c.endSend(b, s)
+		}
+		return len(p), nil
+	}
 	if len(p) == 0 && s.queue.n > 0 {
 		s.endQueued = end
 		return 0, nil

@@ -102,10 +102,28 @@ func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, list *hpack.List, 
 	c.put(out)
 }
 
+// passes reports whether n octets of DATA, at least one and few, can go into the write buffer as they are. mu is held.
+func (c *Conn) passes(s *Stream, n int) bool {
+	return n > 0 && n < sliverLen && s.queue.n == 0 && len(c.out) < c.cfg.HighWater && c.room(s) >= n
+}
+
+// appendFrame is appendData for what passes. mu is held.
+func (c *Conn) appendFrame(s *Stream, p []byte, end bool) {
+	var f frame.Flags
+	if end {
+		f = frame.FlagEndStream
+	}
+	old := c.buffer()
+	out := slices.Grow(old, frame.HeaderLen+len(p))[:len(old)+frame.HeaderLen+len(p)]
+	putFrame(out[len(old):], frame.TypeData, f, s.id, p)
+	c.put(out)
+	c.tookWindow(s, len(p), end)
+}
+
 // appendMessage is appendHeaders with head, appendData and, if last is not nil, appendHeaders with last, at once: for messages that the
 // windows let pass, between header blocks that the encoder remembers. Otherwise it does nothing and returns false. end is for the last frame. mu is held.
 func (c *Conn) appendMessage(s *Stream, head *hpack.List, p []byte, last *hpack.List, end bool) bool {
-	if s.queue.n > 0 || len(p) >= sliverLen || len(p) == 0 || len(c.out) >= c.cfg.HighWater || c.room(s) < len(p) {
+	if !c.passes(s, len(p)) {
 		return false
 	}
 	h, t := c.enc.Remembered(head), []byte(nil)
