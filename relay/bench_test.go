@@ -39,7 +39,7 @@ type benchClient struct {
 
 // newUnaryRig starts a relay before so many clients.
 func newUnaryRig(t testing.TB, clients int) *unaryRig {
-	r := &unaryRig{t: t, in: make([]byte, 256<<10)}
+	r := &unaryRig{t: t, in: make([]byte, 256<<10), answer: usualAnswer()}
 	upstream := memnet.Listen("upstream")
 	t.Cleanup(func() { upstream.Close() })
 	frontend := memnet.Listen("frontend")
@@ -56,15 +56,19 @@ func newUnaryRig(t testing.TB, clients int) *unaryRig {
 	s := start(t, cfg, "upstream")
 	check(t, wait(t, greeted, "the relay's preface"))
 	awaitReady(t, s.backend.Endpoints[0])
-	r.answer = [3][]byte{
-		steady(":status", "200", "content-type", "application/grpc"),
-		rawpeer.Message(make([]byte, 64)),
-		steady("grpc-status", "0", "grpc-message", ""),
-	}
 	for range clients {
 		r.clients = append(r.clients, r.dial(frontend))
 	}
 	return r
+}
+
+// usualAnswer returns what answers a call.
+func usualAnswer() [3][]byte {
+	return [3][]byte{
+		steady(":status", "200", "content-type", "application/grpc"),
+		rawpeer.Message(make([]byte, 64)),
+		steady("grpc-status", "0", "grpc-message", ""),
+	}
 }
 
 func (r *unaryRig) dial(l *memnet.Listener) *benchClient {
@@ -93,24 +97,34 @@ func (r *unaryRig) round(n int) {
 	r.ids = r.ids[:0]
 	for _, c := range r.clients {
 		r.out = appendFrame(r.out[:0], http2.FrameWindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, uint32(n*len(r.answer[1]))))
-		for range n {
-			r.out = appendFrame(r.out, http2.FrameHeaders, http2.FlagHeadersEndHeaders, c.next, c.block)
-			r.out = appendFrame(r.out, http2.FrameData, http2.FlagDataEndStream, c.next, r.answer[1])
-			c.next += 2
-		}
+		r.ask(c, n)
 		r.write(c.nc)
 	}
 	r.readEnds(r.up, n*len(r.clients), http2.FrameData)
+	r.reply(r.up)
+	for _, c := range r.clients {
+		r.readEnds(c.nc, n, http2.FrameHeaders)
+	}
+}
+
+// ask appends n requests of c.
+func (r *unaryRig) ask(c *benchClient, n int) {
+	for range n {
+		r.out = appendFrame(r.out, http2.FrameHeaders, http2.FlagHeadersEndHeaders, c.next, c.block)
+		r.out = appendFrame(r.out, http2.FrameData, http2.FlagDataEndStream, c.next, r.answer[1])
+		c.next += 2
+	}
+}
+
+// reply answers the requests that were read.
+func (r *unaryRig) reply(up net.Conn) {
 	r.out = appendFrame(r.out[:0], http2.FrameWindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, uint32(len(r.ids)*len(r.answer[1]))))
 	for _, id := range r.ids {
 		r.out = appendFrame(r.out, http2.FrameHeaders, http2.FlagHeadersEndHeaders, id, r.answer[0])
 		r.out = appendFrame(r.out, http2.FrameData, 0, id, r.answer[1])
 		r.out = appendFrame(r.out, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, id, r.answer[2])
 	}
-	r.write(r.up)
-	for _, c := range r.clients {
-		r.readEnds(c.nc, n, http2.FrameHeaders)
-	}
+	r.write(up)
 }
 
 func (r *unaryRig) write(nc net.Conn) {

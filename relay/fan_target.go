@@ -196,11 +196,22 @@ func (t *fanTarget) current(a *attempt) bool {
 	return t.up == a && t.stage == targetOpen && t.f.running()
 }
 
-// headers takes a response's header block, or its trailers.
+// headers takes a response's header block, with what came joined to it, or its trailers.
 func (t *fanTarget) headers(a *attempt, b *h2.Batch, head h2.Head) {
 	c := a.call
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	t.takeHeaders(a, b, head)
+	if j := head.Joined; j != nil {
+		j.Taken, j.Passed = true, t.takeData(a, b, j.Data, j.End)
+		if j.Trailers.Known != nil {
+			t.takeHeaders(a, b, j.Trailers)
+		}
+	}
+}
+
+// takeHeaders is headers without what is joined. The call's lock is held.
+func (t *fanTarget) takeHeaders(a *attempt, b *h2.Batch, head h2.Head) {
 	if !t.current(a) {
 		if t.isLoose(a) {
 			t.looseHeaders(b, head)
@@ -260,9 +271,13 @@ func (t *fanTarget) complete(b *h2.Batch, fields []hpack.Field, trailer *[]hpack
 
 // data takes octets of the response.
 func (t *fanTarget) data(a *attempt, b *h2.Batch, p []byte, end bool) (passed int) {
-	c := a.call
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	a.call.mu.Lock()
+	defer a.call.mu.Unlock()
+	return t.takeData(a, b, p, end)
+}
+
+// takeData is data. The call's lock is held.
+func (t *fanTarget) takeData(a *attempt, b *h2.Batch, p []byte, end bool) (passed int) {
 	if !t.current(a) {
 		if end && t.isLoose(a) {
 			t.looseEnd(b, frame.NoError, codes.Internal, ReasonUpstreamNoStatus)

@@ -141,7 +141,7 @@ func codeOfHTTP(s string) codes.Code {
 // isGRPC reports whether a content-type is gRPC's: application/grpc, with any subtype or parameter.
 func isGRPC(contentType string) bool {
 	const base = "application/grpc"
-	if len(contentType) < len(base) || !strings.EqualFold(contentType[:len(base)], base) {
+	if len(contentType) < len(base) || contentType[:len(base)] != base && !strings.EqualFold(contentType[:len(base)], base) {
 		return false
 	}
 	return len(contentType) == len(base) || contentType[len(base)] == '+' || contentType[len(base)] == ';'
