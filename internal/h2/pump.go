@@ -86,6 +86,7 @@ func (c *Conn) pumpStream(b *Batch, s *Stream) {
 	}
 	if s.trailers != nil {
 		c.appendHeaders(s.id, *s.trailers, nil, s.endQueued)
+		freeFields(s.trailers)
 		s.trailers = nil
 	}
 	if s.endQueued {

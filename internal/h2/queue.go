@@ -3,7 +3,11 @@
 
 package h2
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
+)
 
 // A chunk holds queued octets data[r:w].
 type chunk struct {
@@ -95,4 +99,22 @@ func (q *queue) reset() int {
 	}
 	*q = queue{}
 	return n
+}
+
+// keptFields holds memory for trailers that wait behind octets, as those of large responses do.
+var keptFields = sync.Pool{New: func() any { return new([]hpack.Field) }}
+
+// keepFields returns a copy of fields, for freeFields.
+func keepFields(fields []hpack.Field) *[]hpack.Field {
+	kept := keptFields.Get().(*[]hpack.Field)
+	*kept = append((*kept)[:0], fields...)
+	return kept
+}
+
+// freeFields gives back what keepFields returned, if that is not nil.
+func freeFields(kept *[]hpack.Field) {
+	if kept != nil && cap(*kept) <= maxPooledFields {
+		clear(*kept)
+		keptFields.Put(kept)
+	}
 }

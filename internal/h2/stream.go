@@ -4,8 +4,6 @@
 package h2
 
 import (
-	"slices"
-
 	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
@@ -101,7 +99,7 @@ func (s *Stream) sendHeaders(b *Batch, fields []hpack.Field, list *hpack.List, e
 	s.answered = true
 	if s.queue.n > 0 {
 		if len(fields) > 0 {
-			s.trailers = new(slices.Clone(fields))
+			s.trailers = keepFields(fields)
 		}
 		s.endQueued = end
 		return

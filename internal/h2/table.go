@@ -111,6 +111,7 @@ func (c *Conn) remove(b *Batch, s *Stream) {
 		c.noteQueued(-n)
 		b.credits = append(b.credits, credit{s, n})
 	}
+	freeFields(s.trailers)
 	s.trailers = nil
 	if !s.queued {
 		c.released = append(c.released, s)
