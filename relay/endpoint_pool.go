@@ -149,6 +149,7 @@ func (e *Endpoint) next() (seeker, []*upConn) {
 	c := e.waiting[0]
 	e.waiting[0] = nil
 	e.waiting = e.waiting[1:]
+	e.offer()
 	return c, e.conns
 }
 

@@ -72,15 +72,20 @@ func arrives(t *testing.T, events <-chan event, p []byte, end bool) {
 	}
 }
 
-// A message that is too large is seen before anything goes to the upstream.
-func TestLeadTooLarge(t *testing.T) {
-	b, events := played(t)
+// upTo40 returns a client's end to play by hand, of a relay that takes messages of up to 40 octets, and what its calls end with.
+func upTo40(t *testing.T, backend string) (*rawpeer.Peer, <-chan relay.CallStats) {
 	ended := make(chan relay.CallStats, 1)
 	r := start(t, rigConfig{server: func(s *relay.Server) {
 		s.Limits.MaxRequestMessage = 40
 		s.Hooks.CallEnded = func(_ *relay.Call, st relay.CallStats) { ended <- st }
-	}}, b.Addr())
-	c := rawDial(t, r.addr)
+	}}, backend)
+	return rawDial(t, r.addr), ended
+}
+
+// A message that is too large is seen before anything goes to the upstream.
+func TestLeadTooLarge(t *testing.T) {
+	b, events := played(t)
+	c, ended := upTo40(t, b.Addr())
 	block := steady(rawpeer.Request("/a.B/C")...)
 	for id := uint32(1); id < 16; id += 2 {
 		check(t, c.Raw(lead(id, block, rawpeer.Message(make([]byte, 41))[:20], false)))

@@ -87,12 +87,7 @@ func TestMessagesTogether(t *testing.T) {
 func TestMessagesTogetherTooLarge(t *testing.T) {
 	for _, responded := range []bool{false, true} {
 		b, events := played(t)
-		ended := make(chan relay.CallStats, 1)
-		r := start(t, rigConfig{server: func(s *relay.Server) {
-			s.Limits.MaxRequestMessage = 40
-			s.Hooks.CallEnded = func(_ *relay.Call, st relay.CallStats) { ended <- st }
-		}}, b.Addr())
-		c := rawDial(t, r.addr)
+		c, ended := upTo40(t, b.Addr())
 		check(t, c.Headers(1, false, rawpeer.Request("/a.B/C")...))
 		head := wait(t, events, "the request")
 		if responded {

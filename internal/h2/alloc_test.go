@@ -11,6 +11,7 @@ import (
 
 	"github.com/manifold-grpc/manifold/internal/h2/flow"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
+	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
 
 // These tests move frames by hand, as the goroutine in Serve would: what is
@@ -196,6 +197,42 @@ func byteCount(n int) string {
 		return string(rune('0'+n/10)) + string(rune('0'+n%10)) + "B"
 	}
 	return string(rune('0'+n/1024/10)) + string(rune('0'+n/1024%10)) + "KiB"
+}
+
+// Trailers that wait behind octets cost no allocation, and leave after them.
+func TestWaitingTrailersAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has sync.Pool lose what it holds")
+	}
+	x := newBench(t, 1, 16)
+	s := x.streams[0]
+	trailers := []hpack.Field{{Name: "grpc-status", Value: "0"}}
+	octets := make([]byte, 16)
+	x.out.send.Take(frame.InitialWindow)
+	grant := frame.AppendWindowUpdate(nil, 0, 16)
+	var b Batch
+	round := func() {
+		s.sendEnded, s.endQueued = false, false
+		if passed, err := s.Send(&b, octets, false); passed != 0 || err != nil {
+			t.Fatal(passed, err)
+		}
+		s.SendHeaders(&b, trailers, true)
+		b.Flush()
+		if s.trailers == nil {
+			t.Fatal("the trailers do not wait")
+		}
+		x.feed(x.out, grant)
+		if s.trailers != nil || !s.sendEnded {
+			t.Fatal("the trailers did not leave")
+		}
+		s.send.Add(s.id, 16) //nolint:errcheck // it was taken
+	}
+	for range 10 {
+		round()
+	}
+	if n := testing.AllocsPerRun(100, round); n > 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
 }
 
 // A WINDOW_UPDATE that crossed the end of its stream costs no allocation: a large message leaves several.

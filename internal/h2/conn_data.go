@@ -8,12 +8,9 @@ import (
 )
 
 func (c *Conn) onData(h frame.Header, p []byte) *frame.Error {
-	data := p
-	if h.Flags.Has(frame.FlagPadded) {
-		var ferr *frame.Error
-		if data, ferr = frame.Data(h, p); ferr != nil {
-			return ferr
-		}
+	data, ferr := frame.Data(h, p)
+	if ferr != nil {
+		return ferr
 	}
 	end := h.Flags.Has(frame.FlagEndStream)
 	var r Run

@@ -24,6 +24,9 @@ type headerBlock struct {
 const maxContinuations = 32
 
 func (c *Conn) onHeaders(h frame.Header, p []byte) *frame.Error {
+	if h.Flags&^frame.FlagEndStream == frame.FlagEndHeaders {
+		return c.onBlock(h.StreamID, h.Flags.Has(frame.FlagEndStream), p, nil) // as most are: all of p is the block
+	}
 	fragment, _, _, ferr := frame.HeadersFragment(h, p)
 	if ferr != nil && ferr.Connection() {
 		return ferr

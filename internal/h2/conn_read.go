@@ -222,16 +222,11 @@ var fieldPool = sync.Pool{New: func() any { return new([maxPooledFields]hpack.Fi
 // frame handles one frame. bad is what its header alone got wrong, and is told where a frame of
 // its type may come at all.
 func (c *Conn) frame(h frame.Header, p []byte, bad *frame.Error) *frame.Error {
-	if c.block != nil || !c.gotSettings || h.Type == frame.TypeContinuation {
-		if ferr := c.sequence(h); ferr != nil {
-			return ferr
-		}
+	if ferr := c.sequence(h); ferr != nil {
+		return ferr
 	}
 	if bad != nil {
 		return bad
-	}
-	if h.Type == frame.TypeHeaders && h.Flags&^frame.FlagEndStream == frame.FlagEndHeaders {
-		return c.onBlock(h.StreamID, h.Flags.Has(frame.FlagEndStream), p, nil) // as most are: all of p is the block
 	}
 	switch h.Type {
 	case frame.TypeData:

@@ -149,7 +149,7 @@ func (s *Stream) sendData(b *Batch, p []byte, end bool) (passed int, err error) 
 		return len(p), nil
 	}
 	if c.passes(s, len(p)) {
-		c.appendFrame(s, p, end)
+		c.appendData(s, p, end)
 		b.touch(c)
 		if end {
 			c.endSend(b, s)

@@ -60,8 +60,7 @@ func (c *Conn) appendData(s *Stream, p []byte, end bool) {
 		if end && n == len(p) {
 			f = frame.FlagEndStream
 		}
-		out = frame.AppendHeader(out, n, frame.TypeData, f, s.id)
-		out = append(out, p[:n]...)
+		out = appendFrame(out, frame.TypeData, f, s.id, p[:n])
 		if p = p[n:]; len(p) == 0 {
 			break
 		}
@@ -81,8 +80,7 @@ func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, list *hpack.List, 
 	old := c.buffer()
 	if list != nil {
 		if p := c.enc.Remembered(list); p != nil { // it is short
-			out := frame.AppendHeader(old, len(p), frame.TypeHeaders, f|frame.FlagEndHeaders, id)
-			c.put(append(out, p...))
+			c.put(appendFrame(old, frame.TypeHeaders, f|frame.FlagEndHeaders, id, p))
 			return
 		}
 	}
@@ -105,19 +103,6 @@ func (c *Conn) appendHeaders(id uint32, fields []hpack.Field, list *hpack.List, 
 // passes reports whether n octets of DATA, at least one and few, can go into the write buffer as they are. mu is held.
 func (c *Conn) passes(s *Stream, n int) bool {
 	return n > 0 && n < sliverLen && s.queue.n == 0 && len(c.out) < c.cfg.HighWater && c.room(s) >= n
-}
-
-// appendFrame is appendData for what passes. mu is held.
-func (c *Conn) appendFrame(s *Stream, p []byte, end bool) {
-	var f frame.Flags
-	if end {
-		f = frame.FlagEndStream
-	}
-	old := c.buffer()
-	out := slices.Grow(old, frame.HeaderLen+len(p))[:len(old)+frame.HeaderLen+len(p)]
-	putFrame(out[len(old):], frame.TypeData, f, s.id, p)
-	c.put(out)
-	c.tookWindow(s, len(p), end)
 }
 
 // appendMessage is appendHeaders with head, appendData and, if last is not nil, appendHeaders with last, at once: for messages that the
@@ -157,6 +142,14 @@ func (c *Conn) appendMessage(s *Stream, head *hpack.List, p []byte, last *hpack.
 	c.dataSent++
 	c.tookWindow(s, len(p), end && last == nil)
 	return true
+}
+
+// appendFrame appends a frame.
+func appendFrame(dst []byte, t frame.Type, f frame.Flags, id uint32, p []byte) []byte {
+	n, size := len(dst), frame.HeaderLen+len(p)
+	dst = slices.Grow(dst, size)[:n+size]
+	putFrame(dst[n:], t, f, id, p)
+	return dst
 }
 
 // putFrame writes a frame over the start of dst, and returns what is left of it.
