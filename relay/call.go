@@ -8,8 +8,6 @@ import (
 	"crypto/tls"
 	"iter"
 	"net"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -183,35 +181,13 @@ func (c *Call) Headers() iter.Seq2[string, string] {
 }
 
 // SetHeader sets a request field, by its name in lower case; ":authority" as well.
-func (c *Call) SetHeader(name, value string) {
-	c.ownFields()
-	for i := range c.req {
-		if c.req[i].Name == name {
-			c.req[i].Value = value
-			rest := slices.DeleteFunc(c.req[i+1:], func(f hpack.Field) bool { return f.Name == name })
-			c.req = c.req[:i+1+len(rest)]
-			return
-		}
-	}
-	c.AddHeader(name, value)
-}
+func (c *Call) SetHeader(name, value string) { c.change(fieldChange{setHeader, name, value}) }
 
 // AddHeader adds a request field, by its name in lower case, after those that are there.
-func (c *Call) AddHeader(name, value string) {
-	c.ownFields()
-	f := hpack.Field{Name: name, Value: value}
-	if strings.HasPrefix(name, ":") {
-		c.req = slices.Insert(c.req, 0, f) // RFC 9113 section 8.3: before all regular fields
-		return
-	}
-	c.req = append(c.req, f)
-}
+func (c *Call) AddHeader(name, value string) { c.change(fieldChange{addHeader, name, value}) }
 
 // DelHeader removes all request fields of the name in lower case.
-func (c *Call) DelHeader(name string) {
-	c.ownFields()
-	c.req = slices.DeleteFunc(c.req, func(f hpack.Field) bool { return f.Name == name })
-}
+func (c *Call) DelHeader(name string) { c.change(fieldChange{delHeader, name, ""}) }
 
 // SetMaxRequestMessage bounds each message of this call's request, in octets; 0 means no bound.
 func (c *Call) SetMaxRequestMessage(n uint32) {

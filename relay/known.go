@@ -31,10 +31,10 @@ type knownRequest struct {
 	// lists are what goes upstream, for each kind of endpoint that had such a call. Replaced, never changed in place.
 	lists atomic.Pointer[[]upstreamList]
 
-	// fanned is the request as the targets of a call to many get it; nil: not made yet. It is made for the second such call:
-	// a request whose timeout is another each time comes once.
-	fanned     atomic.Pointer[knownRequest]
-	fannedOnce atomic.Bool
+	// changes are what it becomes by changes of its fields, of which it has had depth. Replaced, never changed in place.
+	changes     atomic.Pointer[[]knownChange]
+	changeTries atomic.Int32
+	depth       int
 }
 
 // upstreamList is a request's header list as it goes to endpoints of one kind: by the scheme, and the authority if that is
@@ -76,23 +76,8 @@ func (c *Call) ownFields() {
 
 // askIdentity has the targets of a fanned-out call asked for answers without compression. mu is held.
 func (c *Call) askIdentity() {
-	known := c.known
-	if known != nil {
-		if r := known.fanned.Load(); r != nil {
-			c.req, c.known = r.req, r
-			return
-		}
-	}
 	if _, ok := c.Header("grpc-accept-encoding"); ok {
 		c.SetHeader("grpc-accept-encoding", "identity")
-	}
-	if known != nil && known.fannedOnce.Swap(true) {
-		r := &knownRequest{
-			grpc: known.grpc, path: known.path, host: known.host, content: known.content, slash: known.slash, ok: known.ok,
-			timeout: known.timeout, req: slices.Clip(slices.Clone(c.req)),
-		}
-		known.fanned.Store(r) // of two at once, one is lost
-		c.req, c.known = r.req, r
 	}
 }
 
