@@ -85,6 +85,10 @@ type EndpointConfig struct {
 	// called with a lock held: it must neither block nor call the endpoint. nil: nobody.
 	OnState func(e *Endpoint, s State, err error)
 
+	// ShareReader has the plaintext connections with little to do read by the one goroutine that [Server.ShareReader] speaks of.
+	// What backends answer is told to the hooks in that goroutine.
+	ShareReader bool
+
 	// Buffer is the server's budget that the connections share for slow upstreams.
 	// nil means [DefaultBuffer].
 	Buffer *Buffer
@@ -311,6 +315,7 @@ func (e *Endpoint) connect() (*upConn, error) {
 		KeepaliveTime:    e.cfg.KeepaliveTime,
 		KeepaliveTimeout: e.cfg.KeepaliveTimeout,
 		KeepaliveRest:    pingRest,
+		ShareReader:      e.cfg.ShareReader,
 		Budget:           e.cfg.Buffer.budget,
 	}, u)
 	return u, nil

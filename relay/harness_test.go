@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -93,6 +94,10 @@ type rig struct {
 	backend *relay.Backend
 }
 
+// shareReader has connections of all rigs share a reader: their sockets, where the network is not one in memory. The tests
+// are run both ways.
+var shareReader = os.Getenv("MANIFOLD_TEST_SHARE_READER") != ""
+
 // rigConfig says how a relay differs from the plainest. Every field may be zero.
 type rigConfig struct {
 	endpoint relay.EndpointConfig
@@ -107,6 +112,7 @@ func start(t testing.TB, cfg rigConfig, addrs ...string) *rig {
 	b := &relay.Backend{Name: "b"}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	cfg.endpoint.ShareReader = shareReader
 	for _, a := range addrs {
 		e := relay.NewEndpoint(a, cfg.endpoint)
 		t.Cleanup(e.Close)
@@ -115,7 +121,7 @@ func start(t testing.TB, cfg rigConfig, addrs ...string) *rig {
 	for _, e := range b.Endpoints {
 		e.WaitForStateChange(ctx, relay.Connecting)
 	}
-	r := &rig{Server: &relay.Server{Route: func(c *relay.Call) { c.Forward(b) }}, backend: b}
+	r := &rig{Server: &relay.Server{Route: func(c *relay.Call) { c.Forward(b) }, ShareReader: shareReader}, backend: b}
 	if cfg.server != nil {
 		cfg.server(r.Server)
 	}

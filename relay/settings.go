@@ -57,6 +57,7 @@ func (s *Server) Update(n Settings) {
 func (s *Server) connLimits(set *settings) *h2.Shared {
 	cfg := set.limits.config(s.budget)
 	cfg.OnGlitch = s.Hooks.Glitch
+	cfg.ShareReader = s.ShareReader
 	return cfg.Share()
 }
 

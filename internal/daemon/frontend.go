@@ -58,6 +58,7 @@ func (d *Daemon) openFrontend(p *frontendPlan) (*frontend, error) {
 	var hooks relay.Hooks
 	hooks, f.observed = d.observer.hooks(p.name)
 	f.server = &relay.Server{
+		ShareReader:  true,
 		Route:        func(c *relay.Call) { f.router.Load().take(c) },
 		TLS:          s.TLS,
 		ForwardedFor: s.ForwardedFor, TrustedClient: s.TrustedClient, Preamble: s.Preamble,

@@ -152,7 +152,7 @@ func TestDrainingAllocatesNothing(t *testing.T) {
 	}
 	x := newBench(t, 1, 1024)
 	x.out.writers.Wait()
-	x.out.t.init(&stubborn{})
+	x.out.t.init(&stubborn{}, false)
 	round := func() {
 		x.round()
 		x.out.writers.Wait()

@@ -95,6 +95,10 @@ type Config struct {
 	// long although data waited. Default 30 s.
 	WriteTimeout time.Duration
 
+	// ShareReader has the connection, if it is plaintext and has little to do, read by one goroutine for all such connections,
+	// on systems where that takes less CPU; see internal/evloop. [Events] must not block then: they would hold up all of them.
+	ShareReader bool
+
 	// Budget bounds the octets queued for slow receivers by all connections that
 	// share it. nil means no bound.
 	Budget *flow.Budget

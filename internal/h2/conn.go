@@ -47,6 +47,7 @@ type Conn struct {
 	joined      *Joined   // nil while there is no input
 	abuse       abuse
 	pace        pace
+	shared      sharing
 	gotSettings bool
 	acked       bool // the peer knows our SETTINGS
 
@@ -132,7 +133,7 @@ func (s *Shared) New(nc net.Conn, events Events) *Conn {
 	c.runs, _ = events.(RunEvents)
 	c.age = c.cfg.MaxAge - c.cfg.MaxAge/10 + rand.N(c.cfg.MaxAge/5+1)
 	c.batch.of = c.number
-	c.t.init(nc)
+	c.t.init(nc, c.cfg.ShareReader)
 	c.in.t = &c.t
 	c.dec = hpack.NewDecoder(max(c.cfg.HeaderTableSize, defaultTable)) // until the peer knows better
 	c.dec.SetLimits(c.cfg.MaxHeaderBytes, c.cfg.MaxHeaderFields)

@@ -66,20 +66,35 @@ func (c *Conn) readAll() error {
 			return ferr
 		}
 		c.batch.gather()
-		c.batch.Flush()
-		c.tellReleased()
-		if c.runs != nil {
-			c.runs.Turned()
-		}
+		c.endTurn()
 		if c.yield(); c.more {
 			continue
+		}
+		if c.mayShare() {
+			if err := c.share(); err != nil {
+				return err
+			}
+			continue // what it left in the buffer, or nothing
 		}
 		if _, err := c.in.fill(); err != nil {
 			return c.endOfInput(err)
 		}
-		c.now = time.Now()
-		c.batch.now = c.now
-		c.lastRead.Store(c.now.UnixNano())
+		c.beginTurn(time.Now())
+	}
+}
+
+// beginTurn notes that there is input, as of now.
+func (c *Conn) beginTurn(now time.Time) {
+	c.now, c.batch.now = now, now
+	c.lastRead.Store(now.UnixNano())
+}
+
+// endTurn does what was left for when the input at hand is worked through.
+func (c *Conn) endTurn() {
+	c.batch.Flush()
+	c.tellReleased()
+	if c.runs != nil {
+		c.runs.Turned()
 	}
 }
 

@@ -61,7 +61,7 @@ func TestReadsAllRecords(t *testing.T) {
 			want := bytes.Join(tt.records, nil)
 			nc := &byRecord{records: slices.Clone(tt.records)}
 			var tr transport
-			tr.init(nc)
+			tr.init(nc, false)
 			in := reader{t: &tr}
 			var got []byte
 			for i, size := range tt.batches {

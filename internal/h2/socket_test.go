@@ -89,6 +89,10 @@ type echoServer struct {
 	app echo
 }
 
+func newEchoServer() *echoServer {
+	return &echoServer{owner: *newOwner(), app: echo{began: map[*Stream]bool{}}}
+}
+
 func (e *echoServer) Headers(s *Stream, b *Batch, h Head) { e.app.headers(s, b, h) }
 
 func (e *echoServer) Data(s *Stream, b *Batch, p []byte, end bool) int {
@@ -135,14 +139,17 @@ func serve(c *Conn) (ended func() error) {
 // Streams that together are far more than sockets and windows hold arrive whole,
 // and the connections end when both sides have had enough.
 func TestSockets(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
+	for _, tt := range []struct {
+		name, network string
+		share         bool
+	}{{"tcp", "tcp", false}, {"unix", "unix", false}, {"shared tcp", "tcp", true}, {"shared unix", "unix", true}} {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			a, b := sockets(t, network)
+			a, b := sockets(t, tt.network)
 			k := &caller{owner: *newOwner(), got: map[*Stream]*bytes.Buffer{}, t: t}
 			budget := flow.NewBudget(1 << 30)
-			client := New(a, Config{Client: true, Budget: budget}, k)
-			server := New(b, Config{Budget: budget}, &echoServer{owner: *newOwner(), app: echo{began: map[*Stream]bool{}}})
+			client := New(a, Config{Client: true, Budget: budget, ShareReader: tt.share}, k)
+			server := New(b, Config{Budget: budget, ShareReader: tt.share}, newEchoServer())
 			endClient, endServer := serve(client), serve(server)
 
 			sent := call(t, client, k, 20, 300_000)
@@ -207,7 +214,7 @@ func TestIdleMemory(t *testing.T) {
 		a, b := sockets(t, "tcp")
 		k := &caller{owner: *newOwner(), got: map[*Stream]*bytes.Buffer{}, t: t}
 		client := New(a, Config{Client: true}, k)
-		server := New(b, Config{}, &echoServer{owner: *newOwner(), app: echo{began: map[*Stream]bool{}}})
+		server := New(b, Config{}, newEchoServer())
 		ends = append(ends, serve(client), serve(server))
 		all = append(all, client, server)
 		call(t, client, k, 1, 1000)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/manifold-grpc/manifold/internal/evloop"
 	"github.com/manifold-grpc/manifold/internal/nonblock"
 )
 
@@ -33,9 +34,10 @@ const firstLen = 1 << 10
 // never blocks, where there is one.
 type transport struct {
 	nc   net.Conn
-	raw  syscall.RawConn // nil: reading blocks only
+	raw  syscall.RawConn // nil: reading blocks only, or sock has it
 	out  nonblock.Writer // of a socket
 	ways *ways           // nil: nc is a socket
+	sock *evloop.Socket  // nc, if it may be read by the loop; else nil
 
 	// Owned by the read loop: the arguments and results of readReady.
 	in   *reader
@@ -69,7 +71,14 @@ type someWriter interface {
 	WriteSome(p []byte) (n int, err error)
 }
 
-func (t *transport) init(nc net.Conn) {
+func (t *transport) init(nc net.Conn, share bool) {
+	if share {
+		if t.sock = evloop.Of(nc); t.sock != nil {
+			t.nc = t.sock
+			t.rfn = t.readReady
+			return
+		}
+	}
 	t.nc = nc
 	switch nc := nc.(type) {
 	case *net.TCPConn:
@@ -91,6 +100,8 @@ func (t *transport) init(nc net.Conn) {
 // the rest must be written by the blocking way.
 func (t *transport) tryWrite(p []byte) (n int, err error) {
 	switch {
+	case t.sock != nil:
+		return t.sock.TryWrite(p)
 	case t.ways == nil:
 		return t.out.TryWrite(p)
 	case t.ways.try == nil:
@@ -102,6 +113,8 @@ func (t *transport) tryWrite(p []byte) (n int, err error) {
 // writeSome writes some of p, blocking.
 func (t *transport) writeSome(p []byte) (n int, err error) {
 	switch {
+	case t.sock != nil:
+		return t.sock.WriteSome(p)
 	case t.ways == nil:
 		return t.out.WriteSome(p)
 	case t.ways.some != nil:
@@ -139,7 +152,7 @@ func (r *reader) advance(n int) { r.r += n }
 // fill waits for input and reads it.
 func (r *reader) fill() (int, error) {
 	r.compact()
-	if r.t.raw != nil {
+	if r.t.rfn != nil {
 		return r.t.readRaw(r)
 	}
 	n, err := r.await()
@@ -151,6 +164,18 @@ func (r *reader) fill() (int, error) {
 		n += r.readRest()
 	}
 	r.took(n)
+	return n, err
+}
+
+// tryFill reads what there is of a socket that can be asked; 0 with a nil error is nothing.
+func (r *reader) tryFill() (int, error) {
+	r.compact()
+	r.attach()
+	n, err := r.t.sock.TryRead(r.data[r.w:])
+	r.w += n
+	if r.took(n); n == 0 {
+		r.release()
+	}
 	return n, err
 }
 

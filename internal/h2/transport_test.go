@@ -78,7 +78,7 @@ func (l *lastWords) Read(p []byte) (int, error) {
 // What comes together with the end of the connection, as TLS reads records before close_notify, is taken first.
 func TestReaderLastWords(t *testing.T) {
 	tr := new(transport)
-	tr.init(&lastWords{})
+	tr.init(&lastWords{}, false)
 	r := &reader{t: tr}
 	n, err := r.fill()
 	if n != 8 || err != nil || string(r.bytes()) != "trailers" {

@@ -24,7 +24,12 @@ func (t *transport) initRaw(nc syscall.Conn) {
 func (t *transport) readRaw(r *reader) (int, error) {
 	t.in = r
 	t.rn, t.rerr = 0, nil
-	err := t.raw.Read(t.rfn)
+	var err error
+	if t.sock != nil {
+		err = t.sock.RawRead(t.rfn)
+	} else {
+		err = t.raw.Read(t.rfn)
+	}
 	if err == nil {
 		err = t.rerr
 	}

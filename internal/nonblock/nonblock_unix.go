@@ -24,7 +24,7 @@ func rawOf(nc syscall.Conn) syscall.RawConn {
 // again: only for who wants to wait, and has nothing written yet.
 func (w *Writer) ready(fd uintptr) bool {
 	for w.n < len(w.p) {
-		n, err := write(int(fd), w.p[w.n:])
+		n, err := Write(int(fd), w.p[w.n:])
 		if n > 0 {
 			w.n += n
 		}

@@ -15,8 +15,8 @@ import (
 // price is that a garbage collection may wait for as long as the kernel takes to copy p.
 func Read(fd int, p []byte) (n int, err error) { return raw(syscall.SYS_READ, fd, p) }
 
-// write is the same for writing.
-func write(fd int, p []byte) (n int, err error) { return raw(syscall.SYS_WRITE, fd, p) }
+// Write is the same for writing.
+func Write(fd int, p []byte) (n int, err error) { return raw(syscall.SYS_WRITE, fd, p) }
 
 func raw(trap uintptr, fd int, p []byte) (int, error) {
 	n, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))

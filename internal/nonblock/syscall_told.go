@@ -10,4 +10,5 @@ import "syscall"
 // Read reads from a descriptor that does not block.
 func Read(fd int, p []byte) (n int, err error) { return syscall.Read(fd, p) }
 
-func write(fd int, p []byte) (n int, err error) { return syscall.Write(fd, p) }
+// Write writes to a descriptor that does not block.
+func Write(fd int, p []byte) (n int, err error) { return syscall.Write(fd, p) }

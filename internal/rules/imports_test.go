@@ -93,7 +93,7 @@ var layers = []layer{
 	},
 	{
 		dir:   "internal/h2/...",
-		allow: []string{"./internal/h2/...", "./internal/nonblock"},
+		allow: []string{"./internal/evloop", "./internal/h2/...", "./internal/nonblock"},
 		tests: []string{"./internal/memnet", goleak, hpack, http2},
 	},
 	{
@@ -149,6 +149,7 @@ var layers = []layer{
 	{dir: "internal/status"},
 	{dir: "internal/top", allow: []string{"./internal/status", unix, xterm}, tests: []string{goleak}},
 	{dir: "internal/nonblock", tests: []string{goleak}},
+	{dir: "internal/evloop", allow: []string{"./internal/nonblock"}, tests: []string{goleak, nettest}},
 	{dir: "internal/tlsconn", allow: []string{"./internal/nonblock"}, tests: []string{"./internal/tlsconn", "./internal/certtest", "./internal/memnet", goleak}},
 	{dir: "internal/memnet", tests: []string{goleak, nettest}},
 	{dir: "internal/rawpeer", allow: []string{hpack, http2}},

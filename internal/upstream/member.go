@@ -150,6 +150,7 @@ func (b *Backend) connect(s spec, extra bool) *member {
 		KeepaliveTime:    or(time.Duration(b.cfg.KeepaliveTime), defaultKeepalive),
 		KeepaliveTimeout: time.Duration(b.cfg.KeepaliveTimeout),
 		OnState:          func(_ *relay.Endpoint, s relay.State, err error) { b.stateChanged(m, s, err) },
+		ShareReader:      true,
 		Buffer:           b.deps.Buffer,
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			return b.deps.Dial(ctx, s.address.Network, s.address.Addr)
