@@ -72,12 +72,8 @@ type someWriter interface {
 }
 
 func (t *transport) init(nc net.Conn, share bool) {
-	if share {
-		if t.sock = evloop.Of(nc); t.sock != nil {
-			t.nc = t.sock
-			t.rfn = t.readReady
-			return
-		}
+	if share && t.initSocket(nc) {
+		return
 	}
 	t.nc = nc
 	switch nc := nc.(type) {

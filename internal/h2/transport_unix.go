@@ -7,8 +7,10 @@ package h2
 
 import (
 	"io"
+	"net"
 	"syscall"
 
+	"github.com/manifold-grpc/manifold/internal/evloop"
 	"github.com/manifold-grpc/manifold/internal/nonblock"
 )
 
@@ -19,6 +21,15 @@ func (t *transport) initRaw(nc syscall.Conn) {
 	}
 	t.raw = raw
 	t.rfn = t.readReady
+}
+
+// initSocket makes nc one that the loop may read, if it can be.
+func (t *transport) initSocket(nc net.Conn) bool {
+	if t.sock = evloop.Of(nc); t.sock == nil {
+		return false
+	}
+	t.nc, t.rfn = t.sock, t.readReady
+	return true
 }
 
 func (t *transport) readRaw(r *reader) (int, error) {
