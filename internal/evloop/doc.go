@@ -15,7 +15,8 @@ import "time"
 // A Handler owns a socket that the loop watches.
 type Handler interface {
 	// Ready is called by the loop's goroutine when there may be something to read, or the socket was closed or its read
-	// deadline has passed. It must not block: all sockets wait for it. now is about the time. False has the loop watch
+	// deadline has passed. It must read with more room than there is input, or return false: it is told of the same input once. At the end it
+	// must return false too. It must not block: all sockets wait for it. now is about the time. False has the loop watch
 	// the socket no longer.
 	Ready(now time.Time) (stay bool)
 

@@ -37,6 +37,8 @@ type loop struct {
 type watched struct {
 	s *Socket
 	h Handler
+	// over says that there is an end to read after what there is: a handler reads once, and is told of the same thing once.
+	over bool
 }
 
 // SetPatient has the loop find that it never has too much to do, or judge it anew: for tests that must know who reads.
@@ -45,6 +47,10 @@ func SetPatient(patient bool) {
 	defer shared.mu.Unlock()
 	shared.load = load{patient: patient}
 }
+
+// edge has the kernel tell of input once, when it comes: told until it is read, it looks once more for each. An
+// end that came with the input is told with it (EPOLLRDHUP), so that nobody need read twice to see it.
+const edge = 1 << 31 // EPOLLET, which package syscall has as a negative number
 
 // yieldTime is how often the goroutine passes through the scheduler while it has something to do. After 10 ms the runtime's
 // monitor would take its processor away, and look 50 times in the millisecond after that whether it should again.
@@ -70,12 +76,12 @@ func (l *loop) add(s *Socket, h Handler) bool {
 	for len(l.watched) <= s.fd {
 		l.watched = append(l.watched, watched{})
 	}
-	ev := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: int32(s.fd)}
+	ev := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | edge, Fd: int32(s.fd)}
 	if syscall.EpollCtl(l.ep, syscall.EPOLL_CTL_ADD, s.fd, &ev) != nil {
 		s.uses.Add(-1) // not the last: who calls has not closed it
 		return false
 	}
-	l.watched[s.fd], s.watched = watched{s, h}, true
+	l.watched[s.fd], s.watched = watched{s: s, h: h}, true
 	if l.count++; !l.running {
 		l.running = true
 		go l.run() // ends when it watches nothing any more
@@ -162,7 +168,9 @@ func (l *loop) collect(n int) {
 			l.woken = false
 			continue
 		}
-		l.ready = append(l.ready, l.watched[ev.Fd])
+		w := l.watched[ev.Fd]
+		w.over = ev.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0
+		l.ready = append(l.ready, w)
 	}
 	l.kicked, l.kicks = l.kicks[:0], l.kicked
 }
@@ -179,7 +187,11 @@ func (l *loop) find(s *Socket) watched {
 
 // serve calls a handler that may have something to do.
 func (l *loop) serve(w watched, now time.Time) {
-	if w.h.Ready(now) && !l.load.over(now) {
+	stay := w.h.Ready(now)
+	for stay && w.over {
+		stay = w.h.Ready(now) // until it has read the end
+	}
+	if stay && !l.load.over(now) {
 		return
 	}
 	l.mu.Lock()
