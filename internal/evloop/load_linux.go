@@ -6,8 +6,8 @@ package evloop
 import "time"
 
 const (
-	// loadWindow is how long the loop looks at itself before it judges: some dozens of turns.
-	loadWindow = 5 * time.Millisecond
+	// loadWindow is how long the loop looks at itself before it judges: longer than what a few connections begin with.
+	loadWindow = 20 * time.Millisecond
 
 	// restTime is how long it watches nothing new after it had too much to do; each time that it has again soon after that
 	// doubles it, up to maxRestTime: under a lasting load sockets come to it and leave it at that pace.

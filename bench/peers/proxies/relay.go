@@ -11,17 +11,18 @@ import (
 	"github.com/manifold-grpc/manifold/relay"
 )
 
-// serveRelay is package relay with its own defaults, and a hook for each call, as
+// serveRelay is package relay as the daemon has it, with its own defaults, and a hook for each call, as
 // metrics have it.
 func serveRelay(lis net.Listener, c Config, front *tls.Config) (stop func(), err error) {
-	endpoint := relay.NewEndpoint(c.Backend, relay.EndpointConfig{})
+	endpoint := relay.NewEndpoint(c.Backend, relay.EndpointConfig{ShareReader: true})
 	backend := &relay.Backend{Name: "bench", Endpoints: []*relay.Endpoint{endpoint}}
 	var m callMetrics
 	server := &relay.Server{
-		TLS:    front,
-		Route:  func(call *relay.Call) { call.Forward(backend) },
-		Hooks:  relay.Hooks{CallEnded: m.ended},
-		Limits: relay.Limits{Buffer: c.Buffer},
+		TLS:         front,
+		Route:       func(call *relay.Call) { call.Forward(backend) },
+		ShareReader: true,
+		Hooks:       relay.Hooks{CallEnded: m.ended},
+		Limits:      relay.Limits{Buffer: c.Buffer},
 	}
 	done := make(chan struct{})
 	go func() { // ends with server.Close
