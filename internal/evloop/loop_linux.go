@@ -52,9 +52,9 @@ func SetPatient(patient bool) {
 // end that came with the input is told with it (EPOLLRDHUP), so that nobody need read twice to see it.
 const edge = 1 << 31 // EPOLLET, which package syscall has as a negative number
 
-// yieldTime is how often the goroutine passes through the scheduler while it has something to do. After 10 ms the runtime's
-// monitor would take its processor away, and look 50 times in the millisecond after that whether it should again.
-const yieldTime = 7 * time.Millisecond
+// yieldTime is how often the goroutine passes through the scheduler while it has something to do. The runtime's monitor looks every
+// 10 ms, and would take the processor of one that has not, and look 50 times in the millisecond after that whether it should again.
+const yieldTime = 9 * time.Millisecond
 
 // open reports whether the loop takes sockets.
 func (l *loop) open() bool {
