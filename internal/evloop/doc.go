@@ -6,7 +6,7 @@
 // same time, another thread. A program that mostly waits, for one call at a time and its answers, takes a sixth less CPU that way.
 //
 // It is for plaintext on Linux and for more than one processor: the goroutine that waits keeps one from
-// others for some milliseconds at most. It knows when it has too much to do. From then on for some time every socket that has input is given back to
+// others for some milliseconds at most. It knows when it has too much to do, and when it saves nothing as connections that are not for it, with TLS, wake threads all the same. From then on for some time every socket that has input is given back to
 // its owner, who waits for it as for any other socket and so has all processors at its service.
 package evloop
 

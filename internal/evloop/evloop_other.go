@@ -30,3 +30,6 @@ func (s *Socket) Watch(Handler) bool { return false }
 
 // Polled is never called.
 func (s *Socket) Polled() bool { return true }
+
+// Elsewhere does nothing.
+func Elsewhere() {}

@@ -13,10 +13,16 @@ const (
 	// doubles it, up to maxRestTime: under a lasting load sockets come to it and leave it at that pace.
 	restTime    = time.Second
 	maxRestTime = 16 * time.Second
+
+	// Where connections that are not for the loop have something to do, more than once in othersTime and for each ownOfOther times that those of the
+	// loop have, it wakes one thread more in place of some less.
+	othersTime = 10 * time.Millisecond
+	ownOfOther = 4
 )
 
-// load says when a loop has too much to do: its thread runs for over two thirds of the time. What comes then waits about as long as it takes, and
+// load says when a loop is of no use. It has too much to do when its thread runs for over two thirds of the time. What comes then waits about as long as it takes, and
 // other processors could do it. The time that a turn takes by the clock would tell less: much of it may be other programs'.
+// And it saves nothing when others wake threads all the same.
 // The zero value has seen nothing.
 type load struct {
 	begin  time.Time // of the window
@@ -31,12 +37,18 @@ type load struct {
 // over reports whether the loop has too much to do as of now.
 func (d *load) over(now time.Time) bool { return now.Before(d.until) }
 
+// stop has the loop take a rest.
+func (d *load) stop(now time.Time) { d.until = now.Add(restTime) }
+
 // due reports whether note should be called.
 func (d *load) due(now time.Time) bool { return now.Sub(d.begin) >= loadWindow }
 
-// note notes that the loop runs on a thread that has used so much CPU time until now.
-func (d *load) note(now time.Time, thread int, used time.Duration) {
-	tooMuch := thread == d.thread && used-d.used > now.Sub(d.begin)*2/3
+// note notes that the loop runs on a thread that has used so much CPU time until now, and how often sockets of the loop, and connections that are not
+// for it, had something to do since the last time.
+func (d *load) note(now time.Time, thread int, used time.Duration, own, others int64) {
+	span := now.Sub(d.begin)
+	tooMuch := thread == d.thread && used-d.used > span*2/3 ||
+		others > own/ownOfOther && others > int64(span/othersTime)
 	d.begin, d.thread, d.used = now, thread, used
 	if !tooMuch || d.patient || d.over(now) {
 		return

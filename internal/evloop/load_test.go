@@ -12,7 +12,7 @@ import (
 
 func TestLoad(t *testing.T) {
 	start := time.Now()
-	now, used := start, time.Duration(0)
+	now, used, own, others := start, time.Duration(0), int64(0), int64(0)
 	var d load
 	// step lets a window pass, of which the thread ran for a part in percent.
 	step := func(percent int) {
@@ -21,7 +21,7 @@ func TestLoad(t *testing.T) {
 		if !d.due(now) {
 			t.Fatal("a window has passed and nothing is due")
 		}
-		d.note(now, 7, used)
+		d.note(now, 7, used, own, others)
 	}
 	check := func(what string, want bool) {
 		t.Helper()
@@ -65,9 +65,21 @@ func TestLoad(t *testing.T) {
 		t.Errorf("rests for %v after a long time, want %v", got, restTime)
 	}
 
+	now = d.until.Add(2 * maxRestTime)
+	d.begin, d.used = now, used
+	own, others = 0, int64(loadWindow/othersTime)
+	step(10)
+	check("others, now and then", false)
+	own, others = 100*ownOfOther, 100
+	step(10)
+	check("others, but the loop far more often", false)
+	others++
+	step(10)
+	check("others all the time", true)
+
 	d = load{}
-	d.note(start, 1, 0)
-	d.note(start.Add(loadWindow), 2, time.Hour)
+	d.note(start, 1, 0, 0, 0)
+	d.note(start.Add(loadWindow), 2, time.Hour, 0, 0)
 	if d.over(start.Add(loadWindow)) {
 		t.Error("the time of another thread counts")
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,10 +29,15 @@ type loop struct {
 	kicked  []*Socket // to be told of, though they may have no input
 	load    load
 
+	counts atomic.Bool  // it matters what others have to do
+	others atomic.Int64 // how often they had something to do
+
 	// Owned by the goroutine.
 	events [64]syscall.EpollEvent
 	ready  []watched
 	kicks  []*Socket
+	busy   bool  // what has input is given back
+	turns  int64 // handlers that were called since the load was judged
 }
 
 type watched struct {
@@ -56,10 +62,22 @@ const edge = 1 << 31 // EPOLLET, which package syscall has as a negative number
 // 10 ms, and would take the processor of one that has not, and look 50 times in the millisecond after that whether it should again.
 const yieldTime = 9 * time.Millisecond
 
+// minProcs is how many processors there must be: who waits inside of a system call keeps one from others until the runtime takes
+// it back, which may be 10 ms.
+const minProcs = 2
+
+// Elsewhere notes that a connection that is not for the loop had something to do: with TLS, or with more than the loop takes. For
+// concurrent use.
+func Elsewhere() {
+	if shared.counts.Load() {
+		shared.others.Add(1)
+	}
+}
+
 // open reports whether the loop takes sockets.
 func (l *loop) open() bool {
-	if runtime.GOMAXPROCS(0) < 2 {
-		return false // waiting would keep the only processor from others
+	if runtime.GOMAXPROCS(0) < minProcs {
+		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,7 +153,7 @@ func (l *loop) run() {
 			panic(fmt.Sprintf("evloop: epoll_wait: %v", err)) // of a descriptor that nobody else has
 		}
 		now := time.Now()
-		l.collect(max(n, 0))
+		l.collect(max(n, 0), now)
 		for i, w := range l.ready {
 			l.ready[i] = watched{}
 			l.serve(w, now)
@@ -157,9 +175,10 @@ func (l *loop) run() {
 }
 
 // collect finds who the first n events are for, and takes over who was kicked.
-func (l *loop) collect(n int) {
+func (l *loop) collect(n int, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.busy = l.load.over(now)
 	l.ready = l.ready[:0]
 	for _, ev := range l.events[:n] {
 		if int(ev.Fd) == l.pipe[0] {
@@ -187,11 +206,12 @@ func (l *loop) find(s *Socket) watched {
 
 // serve calls a handler that may have something to do.
 func (l *loop) serve(w watched, now time.Time) {
+	l.turns++
 	stay := w.h.Ready(now)
 	for stay && w.over {
 		stay = w.h.Ready(now) // until it has read the end
 	}
-	if stay && !l.load.over(now) {
+	if stay && !l.busy {
 		return
 	}
 	l.mu.Lock()
@@ -208,11 +228,18 @@ func (l *loop) rest(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.load.due(now) {
+		if runtime.GOMAXPROCS(0) < minProcs {
+			l.load.stop(now)
+		}
 		var u syscall.Rusage
 		if syscall.Getrusage(syscall.RUSAGE_THREAD, &u) == nil {
-			l.load.note(now, syscall.Gettid(), time.Duration(u.Utime.Nano()+u.Stime.Nano()))
+			l.load.note(now, syscall.Gettid(), time.Duration(u.Utime.Nano()+u.Stime.Nano()), l.turns, l.others.Swap(0))
 		}
+		l.turns = 0
 	}
 	l.running = l.count > 0
+	if counts := l.running && !l.load.over(now); counts != l.counts.Load() {
+		l.counts.Store(counts)
+	}
 	return !l.running
 }

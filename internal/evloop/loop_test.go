@@ -213,11 +213,23 @@ func TestBusyLoop(t *testing.T) {
 	<-idle.left
 }
 
-// Where there is one processor only, the loop would keep it from others.
+// Where there is one processor only, the loop would keep it from others: it takes nothing, and gives back what it has.
 func TestOneProcessor(t *testing.T) {
+	s, peer := pair(t, "tcp")
+	h := watch(t, s, true)
 	before := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(before)
-	s, _ := pair(t, "tcp")
+	t.Cleanup(func() { SetPatient(true) })
+	for left := false; !left; {
+		if _, err := peer.Write([]byte("x")); err != nil {
+			t.Fatal("the loop gives nothing back:", err)
+		}
+		select {
+		case <-h.got:
+		case <-h.left:
+			left = true
+		}
+	}
 	if s.Watch(newHandler(s, true)) {
 		t.Error("the loop takes a socket")
 	}

@@ -317,7 +317,7 @@ func (s *Socket) rest() bool {
 }
 
 // Watch has the loop call h when there is input, until h has [Handler.Left]. Nobody may read or write meanwhile but who
-// is called, and who waits by WriteSome. False: the loop has too much to do already, or cannot; then nothing has changed.
+// is called, and who waits by WriteSome. False: the loop has too much to do already, or cannot; the socket is used as before, then.
 func (s *Socket) Watch(h Handler) bool {
 	if !shared.open() {
 		return false

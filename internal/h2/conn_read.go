@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/manifold-grpc/manifold/internal/evloop"
 	"github.com/manifold-grpc/manifold/internal/h2/frame"
 	"github.com/manifold-grpc/manifold/internal/h2/hpack"
 )
@@ -78,6 +79,9 @@ func (c *Conn) readAll() error {
 		}
 		if _, err := c.in.fill(); err != nil {
 			return c.endOfInput(err)
+		}
+		if c.t.sock == nil || c.in.bulk {
+			evloop.Elsewhere()
 		}
 		c.beginTurn(time.Now())
 	}
