@@ -14,13 +14,17 @@ const (
 	restTime    = time.Second
 	maxRestTime = 16 * time.Second
 
+	// ownTime is how often sockets of the loop must have something to do at least when two thirds of its thread's time are too much: some long turns,
+	// or a machine that is slow for a moment, are no lasting load.
+	ownTime = 200 * time.Microsecond
+
 	// Where connections that are not for the loop have something to do, more than once in othersTime and for each ownOfOther times that those of the
 	// loop have, it wakes one thread more in place of some less.
 	othersTime = 10 * time.Millisecond
 	ownOfOther = 4
 )
 
-// load says when a loop is of no use. It has too much to do when its thread runs for over two thirds of the time. What comes then waits about as long as it takes, and
+// load says when a loop is of no use. It has too much to do when its thread runs for over two thirds of the time, or nine tenths where it does little in that. What comes then waits about as long as it takes, and
 // other processors could do it. The time that a turn takes by the clock would tell less: much of it may be other programs'.
 // And it saves nothing when others wake threads all the same.
 // The zero value has seen nothing.
@@ -47,7 +51,11 @@ func (d *load) due(now time.Time) bool { return now.Sub(d.begin) >= loadWindow }
 // for it, had something to do since the last time.
 func (d *load) note(now time.Time, thread int, used time.Duration, own, others int64) {
 	span := now.Sub(d.begin)
-	tooMuch := thread == d.thread && used-d.used > span*2/3 ||
+	cpu := used - d.used
+	if thread != d.thread {
+		cpu = 0 // it is another's
+	}
+	tooMuch := cpu > span*9/10 || cpu > span*2/3 && own > int64(span/ownTime) ||
 		others > own/ownOfOther && others > int64(span/othersTime)
 	d.begin, d.thread, d.used = now, thread, used
 	if !tooMuch || d.patient || d.over(now) {

@@ -12,7 +12,7 @@ import (
 
 func TestLoad(t *testing.T) {
 	start := time.Now()
-	now, used, own, others := start, time.Duration(0), int64(0), int64(0)
+	now, used, own, others := start, time.Duration(0), int64(loadWindow/ownTime)+1, int64(0)
 	var d load
 	// step lets a window pass, of which the thread ran for a part in percent.
 	step := func(percent int) {
@@ -65,6 +65,13 @@ func TestLoad(t *testing.T) {
 		t.Errorf("rests for %v after a long time, want %v", got, restTime)
 	}
 
+	now = d.until.Add(2 * maxRestTime)
+	d.begin, d.used = now, used
+	own = int64(loadWindow / ownTime)
+	step(90)
+	check("90 %, but for little", false)
+	step(91)
+	check("91 % for little", true)
 	now = d.until.Add(2 * maxRestTime)
 	d.begin, d.used = now, used
 	own, others = 0, int64(loadWindow/othersTime)
