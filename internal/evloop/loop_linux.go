@@ -58,6 +58,9 @@ func SetPatient(patient bool) {
 // end that came with the input is told with it (EPOLLRDHUP), so that nobody need read twice to see it.
 const edge = 1 << 31 // EPOLLET, which package syscall has as a negative number
 
+// maxReads is how often a socket with an end is read for it: one that does not show it so soon is its owner's.
+const maxReads = 16
+
 // yieldTime is how often the goroutine passes through the scheduler while it has something to do. The runtime's monitor looks every
 // 10 ms, and would take the processor of one that has not, and look 50 times in the millisecond after that whether it should again.
 const yieldTime = 9 * time.Millisecond
@@ -208,8 +211,8 @@ func (l *loop) find(s *Socket) watched {
 func (l *loop) serve(w watched, now time.Time) {
 	l.turns++
 	stay := w.h.Ready(now)
-	for stay && w.over {
-		stay = w.h.Ready(now) // until it has read the end
+	for n := 0; stay && w.over; n++ { // until it has read the end
+		stay = n < maxReads && w.h.Ready(now)
 	}
 	if stay && !l.busy {
 		return
