@@ -234,3 +234,30 @@ func TestOneProcessor(t *testing.T) {
 		t.Error("the loop takes a socket")
 	}
 }
+
+// What others have to do counts while the loop watches something, and for nobody else.
+func TestElsewhere(t *testing.T) {
+	until := func(counts bool) {
+		for end := time.Now().Add(10 * time.Second); shared.counts.Load() != counts; runtime.Gosched() {
+			if time.Now().After(end) {
+				t.Fatalf("that others' turns count is not %t", counts)
+			}
+		}
+	}
+	s, peer := pair(t, "tcp")
+	h := watch(t, s, true)
+	peer.Write([]byte("x"))
+	<-h.got
+	until(true)
+	before := shared.others.Load()
+	if Elsewhere(); shared.others.Load() != before+1 {
+		t.Error("a turn of others does not count")
+	}
+	s.Close()
+	<-h.left
+	until(false)
+	before = shared.others.Load()
+	if Elsewhere(); shared.others.Load() != before {
+		t.Error("a turn of others counts for a loop that watches nothing")
+	}
+}

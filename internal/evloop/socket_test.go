@@ -196,10 +196,8 @@ func TestCloseIsSeen(t *testing.T) {
 			_, err := s.Read(make([]byte, 1))
 			waits <- err
 		}()
-		if peer.LocalAddr().Network() == "tcp" {
-			for !s.Polled() {
-				runtime.Gosched()
-			}
+		for !s.Polled() {
+			runtime.Gosched()
 		}
 		s.Close()
 		if err := <-waits; !errors.Is(err, net.ErrClosed) {

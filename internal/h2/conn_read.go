@@ -71,11 +71,10 @@ func (c *Conn) readAll() error {
 		if c.yield(); c.more {
 			continue
 		}
-		if c.mayShare() {
-			if err := c.share(); err != nil {
-				return err
-			}
-			continue // what it left in the buffer, or nothing
+		if shared, err := c.share(); err != nil {
+			return err
+		} else if shared {
+			continue // with what is left in the buffer
 		}
 		if _, err := c.in.fill(); err != nil {
 			return c.endOfInput(err)

@@ -11,7 +11,7 @@ import (
 // sharing is what a connection knows of being read by the loop that it shares with others, see [Config.ShareReader]. Owned
 // by who reads.
 type sharing struct {
-	until time.Time      // before which it is not again
+	until time.Time      // before which it is not asked again
 	left  sync.WaitGroup // Serve waits for the loop to give the connection back
 	err   error          // why it did; nil: because the connection, or the loop, has much to do
 }
@@ -19,32 +19,33 @@ type sharing struct {
 // aloneTime is how long a connection that had much to do is read by its own goroutine at least.
 const aloneTime = time.Second
 
-// mayShare reports whether the connection has so little to do that its goroutine need not read it.
-func (c *Conn) mayShare() bool {
+// share has the loop read the connection, if it has little to do, and returns when it has ended or has too much to do for that.
+// It reports whether the loop had it.
+func (c *Conn) share() (shared bool, err error) {
 	if c.t.sock == nil || c.in.bulk || c.now.Before(c.shared.until) {
-		return false
+		return false, nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.writing // with nobody else about, the socket may change hands
-}
-
-// share has the loop read the connection, and returns when it has ended or has too much to do for that.
-func (c *Conn) share() error {
 	c.shared.left.Add(1)
 	if !c.watch() {
 		c.shared.left.Done()
-		c.shared.until = time.Now().Add(aloneTime)
-		return nil
+		return false, nil
 	}
 	c.shared.left.Wait()
-	return c.shared.err
+	return true, c.shared.err
 }
 
+// watch gives the connection to the loop, unless somebody writes: the socket changes hands with nobody about.
 func (c *Conn) watch() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.writing && c.t.sock.Watch((*sharedConn)(c))
+	if c.writing {
+		return false
+	}
+	if !c.t.sock.Watch((*sharedConn)(c)) {
+		c.shared.until = c.now.Add(aloneTime)
+		return false
+	}
+	return true
 }
 
 // A sharedConn is a connection as the loop sees it: [evloop.Handler].

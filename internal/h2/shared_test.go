@@ -8,6 +8,7 @@ package h2
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"testing"
@@ -53,14 +54,15 @@ func patiently(t *testing.T) {
 // waits for the next by itself: something has it get more.
 func untilShared(t *testing.T, c *Conn, something func()) {
 	t.Helper()
-	for end, n := time.Now().Add(30*time.Second), 0; c.t.sock.Polled(); n++ {
-		if time.Now().After(end) {
+	for end, last := time.Now().Add(30*time.Second), time.Now(); c.t.sock.Polled(); runtime.Gosched() {
+		now := time.Now()
+		if now.After(end) {
 			t.Fatal("the connection is read by its own goroutine")
 		}
-		if n%1000 == 999 {
+		if now.Sub(last) > 20*time.Millisecond {
+			last = now
 			something()
 		}
-		runtime.Gosched()
 	}
 }
 
@@ -134,7 +136,8 @@ func TestSharedBlockedWrite(t *testing.T) {
 	ended := serve(client)
 	b.SetDeadline(time.Now().Add(30 * time.Second))
 	b.Write(frame.AppendWindowUpdate(frame.AppendSettings(nil, frame.Setting{ID: frame.SettingInitialWindowSize, Value: size}), 0, size))
-	untilShared(t, client, func() { b.Write(frame.AppendPing(nil, false, [8]byte{})) })
+	ping := func() { b.Write(frame.AppendPing(nil, false, [8]byte{})) }
+	untilShared(t, client, ping)
 	k.left.Add(1)
 	var s Stream
 	k.got[&s] = &bytes.Buffer{}
@@ -146,12 +149,15 @@ func TestSharedBlockedWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	batch.Flush()
-	for waits := false; !waits; runtime.Gosched() {
+	for end, waits := time.Now().Add(30*time.Second), false; !waits; runtime.Gosched() {
 		client.mu.Lock()
 		waits = !client.blocked.IsZero()
 		client.mu.Unlock()
+		if time.Now().After(end) {
+			t.Fatal("no write waits although nobody reads")
+		}
 	}
-	b.Write(frame.AppendPing(nil, false, [8]byte{1})) // which it reads, and so finds that Go's poller knows the socket
+	ping() // which it reads, and so finds that Go's poller knows the socket
 	framer := http2.NewFramer(b, b)
 	if _, err := io.ReadFull(b, make([]byte, len(frame.ClientPreface))); err != nil {
 		t.Fatal(err)
@@ -168,20 +174,44 @@ func TestSharedBlockedWrite(t *testing.T) {
 	w := newFrameWriter()
 	b.Write(w.line("HEADERS 1 end response"))
 	k.left.Wait()
+	untilShared(t, client, ping)
 	b.Close()
 	if err := ended(); err == nil {
 		t.Error("the connection ended without a reason")
 	}
 }
 
-// A connection whose input fills the read buffer is read by its own goroutine.
+// A connection whose input fills the read buffer is read by its own goroutine, though it has nothing to write that would wait.
 func TestSharedBulk(t *testing.T) {
-	client, server, k, endClient, endServer := sharedPair(t, Config{})
-	echoed(t, client, k, 8<<20)
-	client.Close()
-	endClient()
-	endServer()
-	if client.shared.until.IsZero() && server.shared.until.IsZero() {
-		t.Error("neither end was read by its own goroutine")
+	const streams, size = 14, 4 * 15_000
+	patiently(t)
+	a, b := sockets(t, "tcp")
+	k := &caller{owner: *newOwner(), got: map[*Stream]*bytes.Buffer{}, t: t}
+	client := New(a, Config{Client: true, ShareReader: true}, k)
+	ended := serve(client)
+	b.SetDeadline(time.Now().Add(30 * time.Second))
+	b.Write(frame.AppendSettings(nil))
+	untilShared(t, client, func() { b.Write(frame.AppendPing(nil, false, [8]byte{})) })
+	call(t, client, k, streams, 1)
+	w := newFrameWriter()
+	var answers []byte
+	for id := uint32(1); id < 2*streams; id += 2 {
+		answers = append(answers, w.line(fmt.Sprintf("HEADERS %d response", id))...)
+		for left := size; left > 0; left -= 15_000 {
+			var end frame.Flags
+			if left == 15_000 {
+				end = frame.FlagEndStream
+			}
+			answers = append(frame.AppendHeader(answers, 15_000, frame.TypeData, end, id), make([]byte, 15_000)...)
+		}
+	}
+	b.Write(answers)
+	k.left.Wait()
+	b.Close()
+	if err := ended(); err == nil {
+		t.Error("the connection ended without a reason")
+	}
+	if client.shared.until.IsZero() {
+		t.Error("the loop has read it to its end")
 	}
 }
